@@ -1,0 +1,179 @@
+//! What the catalogue knows of a block without opening it.
+
+use std::fmt;
+
+use crate::profile_type::ProfileType;
+use crate::tenant::Tenant;
+use crate::time::TimeRange;
+
+/// A unit of the log and of ownership. Fixed in number when a cluster is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition(pub u32);
+
+/// One log of a partition: each tenure of an owner opens a new one in local mode, Kafka has one for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogId {
+    /// The partition it belongs to.
+    pub partition: Partition,
+    /// Which of the partition's logs.
+    pub log: u32,
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}-{:08x}", self.partition.0, self.log)
+    }
+}
+
+/// Position of a record in a log: 0, 1, 2, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Offset(pub u64);
+
+/// A run of records of one log: `first` belongs to it, `next` does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogRange {
+    /// Which log.
+    pub log: LogId,
+    /// The first record inside.
+    pub first: Offset,
+    /// The first record after.
+    pub next: Offset,
+}
+
+/// The part of a block that a reader can fetch on its own, each a complete Parquet file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum SectionKind {
+    /// Label sets.
+    Series = 1,
+    /// One row per profile: time, total, where its samples start.
+    Profiles = 2,
+    /// One row per (profile, stack).
+    Samples = 3,
+    /// Sums by (type, scope, 10-minute bucket, stack).
+    Rollup = 4,
+    /// Stack id to its innermost node.
+    Stacks = 5,
+    /// The tree, in depth-first order.
+    Nodes = 6,
+    /// Location ids.
+    Locations = 7,
+    /// Labels of samples.
+    LabelSets = 8,
+}
+
+impl SectionKind {
+    /// Every kind, in the order they stand in a dataset.
+    pub const ALL: [Self; 8] = [
+        Self::Series,
+        Self::Profiles,
+        Self::Samples,
+        Self::Rollup,
+        Self::Stacks,
+        Self::Nodes,
+        Self::Locations,
+        Self::LabelSets,
+    ];
+
+    /// The kind with this number in the table of contents.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+/// Where a section lies in its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionMeta {
+    /// What it holds.
+    pub kind: SectionKind,
+    /// First byte in the object.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Rows of the Parquet file.
+    pub rows: u64,
+    /// CRC32C of its bytes.
+    pub crc32c: u32,
+}
+
+/// What a block says of one label name, so that a query can skip the block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelSummary {
+    /// The label.
+    pub name: String,
+    /// Distinct values in the dataset.
+    pub distinct: u32,
+    /// Whether every series has it.
+    pub on_every_series: bool,
+    /// All values, sorted, while there are at most [`LABEL_VALUES_LISTED_MAX`]; else empty.
+    pub values: Vec<String>,
+}
+
+/// How many values of a label a summary lists.
+pub const LABEL_VALUES_LISTED_MAX: usize = 256;
+
+/// How many scopes a dataset's entry lists.
+pub const SCOPES_LISTED_MAX: usize = 64;
+
+/// One tenant's part of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetMeta {
+    /// Whose it is. The name lets a catalogue be rebuilt from the bucket.
+    pub tenant: Tenant,
+    /// Earliest profile.
+    pub first_ns: i64,
+    /// Latest profile.
+    pub last_ns: i64,
+    /// Rows of `series`.
+    pub series: u64,
+    /// Rows of `profiles`.
+    pub profiles: u64,
+    /// Rows of `samples`.
+    pub samples: u64,
+    /// Profile types present, sorted.
+    pub types: Vec<ProfileType>,
+    /// Scope values present, sorted; empty where there are more than [`SCOPES_LISTED_MAX`].
+    pub scopes: Vec<String>,
+    /// One per label name, sorted by name.
+    pub labels: Vec<LabelSummary>,
+    /// The sections, in the order of their offsets.
+    pub sections: Vec<SectionMeta>,
+}
+
+impl DatasetMeta {
+    /// Whether a profile of this dataset can lie in the range.
+    pub fn touches(&self, range: TimeRange) -> bool {
+        range.touches(self.first_ns, self.last_ns)
+    }
+
+    /// A section, if the dataset has it.
+    pub fn section(&self, kind: SectionKind) -> Option<&SectionMeta> {
+        self.sections.iter().find(|section| section.kind == kind)
+    }
+}
+
+/// A block's entry in the catalogue and in its own table of contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockMeta {
+    /// The object's path.
+    pub path: String,
+    /// Generation of merging: 0 from an ingester.
+    pub level: u8,
+    /// Bytes of the object.
+    pub size_bytes: u64,
+    /// CRC32C of the table of contents, which holds those of the sections.
+    pub toc_crc32c: u32,
+    /// The log ranges it holds; one for level 0.
+    pub log_ranges: Vec<LogRange>,
+    /// The fence under which it was written.
+    pub epoch: u64,
+    /// One per tenant.
+    pub datasets: Vec<DatasetMeta>,
+}
+
+impl BlockMeta {
+    /// The tenant's dataset, if the block has one.
+    pub fn dataset(&self, tenant: &Tenant) -> Option<&DatasetMeta> {
+        self.datasets.iter().find(|dataset| dataset.tenant.number == tenant.number)
+    }
+}
