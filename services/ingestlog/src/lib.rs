@@ -1,0 +1,27 @@
+//! The durable log in front of the head: a batch is acknowledged once its record is here.
+//!
+//! ```text
+//!   append ─┐                       ┌─ LocalLog: segment files, one fsync per group of appends
+//!   append ─┼─► Log ── offset ack ──┤
+//!   append ─┘    ▲                  └─ MemoryLog: the same contract, for as long as the process lives
+//!                │
+//!   read(from) ──┘ after a restart: records and, where the disk lost some, gaps that say which
+//! ```
+//!
+//! Laws: [`log`] states the contract, [`contract`] tests it against every implementation. A returned offset means
+//! durable; offsets are 0, 1, 2, … in the order of the appends and are never given twice; nothing is skipped in
+//! silence.
+
+pub mod log;
+
+pub mod memory;
+
+pub mod local;
+
+pub mod contract;
+
+pub mod testing;
+
+pub use local::LocalLog;
+pub use log::{Entry, Error, Log};
+pub use memory::MemoryLog;
