@@ -68,7 +68,7 @@ fn scaled(text: &str, units: &[(&str, u64)], bare: Option<u64>) -> Option<u64> {
 }
 
 fn shown(f: &mut fmt::Formatter<'_>, number: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let fitting = units.iter().filter(|(_, scale)| number != 0 && number % scale == 0);
+    let fitting = units.iter().filter(|(_, scale)| number != 0 && number.is_multiple_of(*scale));
     match fitting.max_by_key(|(_, scale)| scale) {
         Some((name, scale)) => write!(f, "{}{name}", number / scale),
         None => write!(f, "0{}", units[units.len() - 1].0),
