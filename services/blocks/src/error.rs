@@ -1,0 +1,79 @@
+//! What can go wrong between columns and an object store.
+
+use std::sync::Arc;
+
+use cambium_runtime::error::{HasKind, Kind};
+
+/// A failure to write, read or scan a block.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object store failed.
+    #[error("object {path}")]
+    Store {
+        /// The object's path.
+        path: String,
+        /// The store's error.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The object is not what its table of contents or the catalogue says.
+    #[error("block {path} is corrupt: {what}")]
+    Corrupt {
+        /// The object's path.
+        path: String,
+        /// What does not hold, and where.
+        what: String,
+    },
+    /// A section is not readable as Parquet.
+    #[error("block {path}, section {section}")]
+    Parquet {
+        /// The object's path.
+        path: String,
+        /// The section's name.
+        section: &'static str,
+        /// The decoder's error.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// The encoder refused a dataset.
+    #[error("cannot encode block {path}")]
+    Encode {
+        /// The path it would have had.
+        path: String,
+        /// The encoder's error.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// Another object with other content already has this path.
+    #[error("object {path} already exists with other content")]
+    PathTaken {
+        /// The object's path.
+        path: String,
+    },
+    /// A sum does not fit 64 bits.
+    #[error("the sum of {profile_type} over this range does not fit 64 bits")]
+    Overflow {
+        /// What was summed.
+        profile_type: String,
+    },
+    /// Nobody waits for the result any more.
+    #[error("the scan was given up")]
+    Cancelled,
+    /// The failure of a load that several scans waited for.
+    #[error(transparent)]
+    Shared(Arc<Error>),
+}
+
+impl HasKind for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store { .. } => Kind::Unavailable,
+            Self::Corrupt { .. } | Self::Parquet { .. } | Self::Encode { .. } | Self::PathTaken { .. } => {
+                Kind::Internal
+            }
+            Self::Overflow { .. } => Kind::Unprocessable,
+            Self::Cancelled => Kind::Cancelled,
+            Self::Shared(error) => error.kind(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Where blocks lie in the object store. Nothing else builds their paths.
+//!
+//! ```text
+//! v1/l{level}/{partition}/{hour of the last profile}/{log}-{first offset}-{epoch}.blk
+//! v1/l0/0007/2026112223/00000002-0000000000001a40-5.blk
+//! ```
+//!
+//! Laws: a path follows from the frozen cut alone, so a retried flush meets its own object; two logs of a partition
+//! and two epochs of a log never share one.
+
+use cambium_model::block::LogRange;
+use cambium_model::time::SECOND_NS;
+
+/// Everything that is a block lies below this folder.
+pub const BLOCKS_PREFIX: &str = "v1";
+
+/// The path of the block that holds this range, written under this epoch, whose latest profile is of `last_ns`
+/// (nanoseconds since the Unix epoch).
+pub fn block_path(level: u8, range: &LogRange, epoch: u64, last_ns: i64) -> String {
+    let log = range.log;
+    format!(
+        "{BLOCKS_PREFIX}/l{level}/{:04x}/{}/{:08x}-{:016x}-{epoch}.blk",
+        log.partition.0,
+        hour(last_ns),
+        log.log,
+        range.first.0,
+    )
+}
+
+/// `yyyymmddHH` in UTC.
+fn hour(time_ns: i64) -> String {
+    let hours = time_ns.div_euclid(3_600 * SECOND_NS);
+    let (year, month, day) = civil_date(hours.div_euclid(24));
+    format!("{year:04}{month:02}{day:02}{:02}", hours.rem_euclid(24))
+}
+
+/// Year, month and day of a count of days since 1970-01-01, in the Gregorian calendar. Years are counted from March,
+/// so that the leap day is a year's last.
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    const DAYS_PER_ERA: i64 = 146_097; // 400 years
+    const DAYS_TO_EPOCH: i64 = 719_468; // from 0000-03-01 to 1970-01-01
+    let shifted = days + DAYS_TO_EPOCH;
+    let era = shifted.div_euclid(DAYS_PER_ERA);
+    let day_of_era = shifted.rem_euclid(DAYS_PER_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use cambium_model::block::{LogId, Offset, Partition};
+
+    use super::*;
+
+    #[test]
+    fn paths_name_the_log_the_offset_and_the_epoch() {
+        let log = LogId { partition: Partition(7), log: 2 };
+        let range = LogRange { log, first: Offset(0x1a40), next: Offset(0x1a50) };
+        let path = block_path(0, &range, 5, 1_795_390_199 * SECOND_NS);
+        assert_eq!(path, "v1/l0/0007/2026112223/00000002-0000000000001a40-5.blk");
+    }
+
+    #[test]
+    fn hours_are_of_the_gregorian_calendar() {
+        for (seconds, expected) in [
+            (0, "1970010100"),
+            (-1, "1969123123"),
+            (951_782_400, "2000022900"),
+            (951_868_800, "2000030100"),
+            (4_107_542_399, "2100022823"),
+            (4_107_542_400, "2100030100"),
+        ] {
+            assert_eq!(hour(seconds * SECOND_NS), expected);
+        }
+    }
+}

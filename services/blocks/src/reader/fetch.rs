@@ -1,0 +1,274 @@
+//! Bytes of one dataset: from the store or the cache, checked once, decoded once.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use cambium_model::block::{BlockMeta, DatasetMeta, SectionKind};
+use cambium_model::profile::SampleLabels;
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use super::pages::{Pages, Parsed, Pieces, tail_guess};
+use super::place::Place;
+use super::rollup::RollupIndex;
+use super::series;
+use super::side::{ProfileTable, StackSections, StackTable, label_sets};
+use crate::Error;
+use crate::cache::{Cache, DatasetKey, Part};
+use crate::offload::offload;
+use crate::series_table::SeriesTable;
+use crate::source::ScanStats;
+use crate::toc::section_name;
+
+/// A dataset of at most this many bytes is fetched by one request and kept whole.
+const WHOLE_BYTES_MAX: u64 = 512 << 10;
+/// Pieces that are not wanted are fetched too where no more than this many lie between two that are.
+const GAP_PIECES_MAX: u32 = 2;
+
+/// One dataset of a block in a store.
+#[derive(Debug)]
+pub(super) struct Dataset {
+    store: Arc<dyn ObjectStore>,
+    cache: Arc<Cache>,
+    block: Arc<BlockMeta>,
+    key: DatasetKey,
+    location: Path,
+    pub(super) counters: Counters,
+}
+
+/// What scans of this source have cost so far.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    requests: AtomicU64,
+    bytes_fetched: AtomicU64,
+    bytes_decoded: AtomicU64,
+    pub(super) sample_rows: AtomicU64,
+    pub(super) rollup_rows: AtomicU64,
+    pub(super) profile_rows: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn stats(&self) -> ScanStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ScanStats {
+            requests: get(&self.requests),
+            bytes_fetched: get(&self.bytes_fetched),
+            bytes_decoded: get(&self.bytes_decoded),
+            sample_rows: get(&self.sample_rows),
+            rollup_rows: get(&self.rollup_rows),
+            profile_rows: get(&self.profile_rows),
+        }
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl Dataset {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        cache: Arc<Cache>,
+        block: Arc<BlockMeta>,
+        index: usize,
+    ) -> Self {
+        let key = DatasetKey { path: block.path.as_str().into(), index };
+        let location = Path::from(block.path.as_str());
+        Self { store, cache, block, key, location, counters: Counters::default() }
+    }
+
+    pub(super) fn meta(&self) -> &DatasetMeta {
+        &self.block.datasets[self.key.index]
+    }
+
+    fn place(&self, kind: SectionKind) -> Result<Place, Error> {
+        let section = self.meta().section(kind).copied().ok_or_else(|| Error::Corrupt {
+            path: self.block.path.clone(),
+            what: format!("has no section {}", section_name(kind)),
+        })?;
+        Ok(Place { path: Arc::clone(&self.key.path), section })
+    }
+
+    pub(super) async fn series(&self) -> Result<Arc<SeriesTable>, Error> {
+        let load = Box::pin(async {
+            let place = self.place(SectionKind::Series)?;
+            let bytes = self.section(&place).await?;
+            let types = self.meta().types.clone();
+            offload(move |_| series::decode(&place, &types, bytes)).await
+        });
+        Ok(Arc::clone(&*self.cache.part::<Arc<SeriesTable>>(&self.key, Part::Series, load).await?))
+    }
+
+    pub(super) async fn profiles(&self) -> Result<Arc<ProfileTable>, Error> {
+        let load = Box::pin(async {
+            let place = self.place(SectionKind::Profiles)?;
+            let bytes = self.section(&place).await?;
+            let (series, samples) = (self.meta().series, self.meta().samples);
+            offload(move |_| ProfileTable::decode(&place, bytes, series, samples)).await
+        });
+        self.cache.part(&self.key, Part::Profiles, load).await
+    }
+
+    pub(super) async fn stacks(&self) -> Result<Arc<StackTable>, Error> {
+        let load = Box::pin(async {
+            let places = StackSections {
+                stacks: self.place(SectionKind::Stacks)?,
+                nodes: self.place(SectionKind::Nodes)?,
+                locations: self.place(SectionKind::Locations)?,
+            };
+            let (stacks, nodes, locations) = tokio::try_join!(
+                self.section(&places.stacks),
+                self.section(&places.nodes),
+                self.section(&places.locations),
+            )?;
+            let bytes = StackSections { stacks, nodes, locations };
+            offload(move |_| StackTable::decode(&places, bytes)).await
+        });
+        self.cache.part(&self.key, Part::Stacks, load).await
+    }
+
+    pub(super) async fn label_sets(&self) -> Result<Arc<Vec<SampleLabels>>, Error> {
+        let load = Box::pin(async {
+            if self.meta().section(SectionKind::LabelSets).is_none() {
+                return Ok(Arc::new(vec![SampleLabels::new()]));
+            }
+            let place = self.place(SectionKind::LabelSets)?;
+            let bytes = self.section(&place).await?;
+            offload(move |_| label_sets(&place, bytes)).await
+        });
+        Ok(Arc::clone(&*self.cache.part::<Arc<Vec<SampleLabels>>>(&self.key, Part::LabelSets, load).await?))
+    }
+
+    pub(super) async fn rollup_index(&self) -> Result<Arc<RollupIndex>, Error> {
+        let load = Box::pin(async {
+            let pages = self.pages(SectionKind::Rollup).await?;
+            let wanted = RollupIndex::wanted(&pages)?;
+            let pieces = self.pieces(&pages, wanted).await?;
+            offload(move |_| RollupIndex::read(&pages, &pieces)).await
+        });
+        self.cache.part(&self.key, Part::RollupIndex, load).await
+    }
+
+    /// Where the pages of a section lie.
+    pub(super) async fn pages(&self, kind: SectionKind) -> Result<Arc<Pages>, Error> {
+        let load = Box::pin(async {
+            let place = self.place(kind)?;
+            let (start, length) = (place.section.offset, place.section.length);
+            let mut wanted = tail_guess(&place);
+            loop {
+                let range = start + length - wanted..start + length;
+                let tail = self.read(vec![range]).await?.remove(0);
+                if tail.len() as u64 != wanted {
+                    return Err(place.corrupt("ends early"));
+                }
+                match Pages::parse(&place, &tail)? {
+                    Parsed::Pages(pages) => return Ok(*pages),
+                    Parsed::Needs(needed) => wanted = needed,
+                }
+            }
+        });
+        self.cache.part(&self.key, Part::Pages(kind), load).await
+    }
+
+    /// A section, whole.
+    async fn section(&self, place: &Place) -> Result<Bytes, Error> {
+        let range = place.section.offset..place.section.offset + place.section.length;
+        count(&self.counters.bytes_decoded, place.section.length);
+        Ok(self.read(vec![range]).await?.remove(0))
+    }
+
+    /// These pieces of a section, in any order and more than once.
+    pub(super) async fn pieces(
+        &self,
+        pages: &Arc<Pages>,
+        mut wanted: Vec<u32>,
+    ) -> Result<Arc<Pieces>, Error> {
+        let kind = pages.place.kind();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut held: Vec<(u32, Bytes)> = Vec::with_capacity(wanted.len());
+        let mut missing = Vec::new();
+        for piece in wanted {
+            match self.cache.piece(&self.key, kind, piece) {
+                Some(bytes) => held.push((piece, bytes)),
+                None => missing.push(piece),
+            }
+        }
+        if !missing.is_empty() {
+            let runs = runs(&missing);
+            let base = pages.place.section.offset;
+            let range = |run: &Range<u32>| {
+                base + pages.piece_range(run.start).start..base + pages.piece_range(run.end - 1).end
+            };
+            let fetched = self.read(runs.iter().map(range).collect()).await?;
+            let checked = Arc::clone(pages);
+            let new = offload(move |_| split(&checked, &runs, &fetched)).await?;
+            for (piece, bytes) in &new {
+                self.cache.keep_piece(&self.key, kind, *piece, bytes.clone());
+            }
+            held.extend(new);
+            held.sort_unstable_by_key(|(piece, _)| *piece);
+            held.dedup_by_key(|(piece, _)| *piece);
+        }
+        count(&self.counters.bytes_decoded, held.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+        Ok(Arc::new(Pieces::new(&pages.place, held)))
+    }
+
+    /// Ranges of the object.
+    async fn read(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+        let sections = &self.meta().sections;
+        let (Some(first), Some(last)) = (sections.first(), sections.last()) else {
+            return self.request(&ranges).await;
+        };
+        let all = first.offset..last.offset + last.length;
+        if all.end - all.start > WHOLE_BYTES_MAX {
+            return self.request(&ranges).await;
+        }
+        let load = Box::pin(async { Ok(self.request(std::slice::from_ref(&all)).await?.remove(0)) });
+        let whole = self.cache.part::<Bytes>(&self.key, Part::Whole, load).await?;
+        let cut = |range: &Range<u64>| {
+            let inside = (range.start - all.start) as usize..(range.end - all.start) as usize;
+            // A store that gives less than asked for is caught by the checksums.
+            if inside.end <= whole.len() { whole.slice(inside) } else { Bytes::new() }
+        };
+        Ok(ranges.iter().map(cut).collect())
+    }
+
+    async fn request(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        let got = self.store.get_ranges(&self.location, ranges).await;
+        let got = got.map_err(|source| Error::Store { path: self.block.path.clone(), source })?;
+        count(&self.counters.requests, ranges.len() as u64);
+        count(&self.counters.bytes_fetched, got.iter().map(|bytes| bytes.len() as u64).sum());
+        Ok(got)
+    }
+}
+
+/// Runs of pieces to fetch at once.
+fn runs(pieces: &[u32]) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for piece in pieces {
+        match runs.last_mut() {
+            Some(run) if *piece - run.end <= GAP_PIECES_MAX => run.end = piece + 1,
+            _ => runs.push(*piece..piece + 1),
+        }
+    }
+    runs
+}
+
+/// Cuts fetched runs into pieces, each with memory of its own, so that a cache can drop one without the others.
+fn split(pages: &Pages, runs: &[Range<u32>], fetched: &[Bytes]) -> Result<Vec<(u32, Bytes)>, Error> {
+    let mut pieces = Vec::new();
+    for (run, bytes) in runs.iter().zip(fetched) {
+        let base = pages.piece_range(run.start).start;
+        for piece in run.clone() {
+            let range = pages.piece_range(piece);
+            let inside = (range.start - base) as usize..(range.end - base) as usize;
+            let bytes = bytes.get(inside).unwrap_or_default();
+            pages.check_piece(piece, bytes)?;
+            pieces.push((piece, Bytes::copy_from_slice(bytes)));
+        }
+    }
+    Ok(pieces)
+}

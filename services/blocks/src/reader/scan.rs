@@ -1,0 +1,203 @@
+//! Sums and samples over runs of rows: the hot loops of a query.
+//!
+//! ```text
+//!   steps (runs of rows) ──► windows, one per row group ──► pieces fetched ahead ──► decoded in batches ──► sums
+//! ```
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cambium_model::block::SectionKind;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::fetch::{Dataset, count};
+use super::pages::{Pages, Pieces};
+use super::side::{ProfileTable, StackTable};
+use crate::Error;
+use crate::offload::{Caller, offload};
+use crate::source::Samples;
+use crate::sums::Accumulator;
+
+/// Rows decoded at a time: two columns of a batch stay in the first caches of a core.
+const BATCH_ROWS: u64 = 8 << 10;
+/// Windows whose bytes are being fetched while an earlier one is summed.
+const WINDOWS_AHEAD: usize = 2;
+
+/// Rows to add, in ascending order.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Step {
+    pub(super) rows: Range<u64>,
+    /// The series ends with these rows, and its sums are divided by this.
+    pub(super) ends_series: Option<u32>,
+}
+
+/// Adds a step, joined with the last one where nothing ends between.
+pub(super) fn push_step(steps: &mut Vec<Step>, rows: Range<u64>, ends_series: Option<u32>) {
+    match steps.last_mut() {
+        Some(last) if last.ends_series.is_none() && last.rows.end == rows.start => {
+            *last = Step { rows: last.rows.start..rows.end, ends_series };
+        }
+        _ if rows.is_empty() => {}
+        _ => steps.push(Step { rows, ends_series }),
+    }
+}
+
+/// The steps inside one row group.
+#[derive(Debug)]
+struct Window {
+    group: usize,
+    steps: Vec<Step>,
+}
+
+fn windows(pages: &Pages, steps: &[Step]) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    for step in steps {
+        for (group, rows) in pages.by_group(&step.rows) {
+            let ends_series = step.ends_series.filter(|_| rows.end == step.rows.end);
+            let part = Step { rows, ends_series };
+            match windows.last_mut() {
+                Some(window) if window.group == group => window.steps.push(part),
+                _ => windows.push(Window { group, steps: vec![part] }),
+            }
+        }
+    }
+    windows
+}
+
+/// Adds rows of `samples` or `rollup` to the sums. `values` names the column of values.
+pub(super) async fn add(
+    dataset: &Dataset,
+    kind: SectionKind,
+    values: &'static str,
+    steps: &[Step],
+    mut sums: Accumulator,
+) -> Result<Accumulator, Error> {
+    if steps.is_empty() {
+        return Ok(sums);
+    }
+    let pages = dataset.pages(kind).await?;
+    let columns = [pages.column("stack")?, pages.column(values)?];
+    let counter = match kind {
+        SectionKind::Rollup => &dataset.counters.rollup_rows,
+        _ => &dataset.counters.sample_rows,
+    };
+    count(counter, steps.iter().map(|step| step.rows.end - step.rows.start).sum());
+    let mut fetched = std::pin::pin!(fetch_ahead(dataset, &pages, steps, columns.to_vec()));
+    while let Some((window, pieces)) = fetched.try_next().await? {
+        let pages = Arc::clone(&pages);
+        sums = offload(move |caller| {
+            add_window(&pages, &pieces, &window, columns, &mut sums, caller)?;
+            Ok(sums)
+        })
+        .await?;
+    }
+    Ok(sums)
+}
+
+fn fetch_ahead<'a>(
+    dataset: &'a Dataset,
+    pages: &'a Arc<Pages>,
+    steps: &[Step],
+    columns: Vec<usize>,
+) -> impl futures::Stream<Item = Result<(Window, Arc<Pieces>), Error>> + 'a {
+    stream::iter(windows(pages, steps))
+        .map(move |window| {
+            let columns = columns.clone();
+            async move {
+                let mut wanted = Vec::new();
+                for column in columns {
+                    let rows = window.steps.iter().map(|step| step.rows.clone());
+                    pages.want(window.group, column, rows, &mut wanted)?;
+                }
+                let pieces = dataset.pieces(pages, wanted).await?;
+                Ok((window, pieces))
+            }
+        })
+        .buffered(WINDOWS_AHEAD)
+}
+
+fn add_window(
+    pages: &Pages,
+    pieces: &Arc<Pieces>,
+    window: &Window,
+    [stack_column, value_column]: [usize; 2],
+    sums: &mut Accumulator,
+    caller: &Caller,
+) -> Result<(), Error> {
+    let mut stack_cursor = pages.u32_cursor(pieces, window.group, stack_column)?;
+    let mut value_cursor = pages.i64_cursor(pieces, window.group, value_column)?;
+    let (mut stacks, mut values) = (Vec::new(), Vec::new());
+    for step in &window.steps {
+        for rows in batches(&step.rows) {
+            caller.check()?;
+            stacks.clear();
+            values.clear();
+            stack_cursor.read(rows.clone(), &mut stacks)?;
+            value_cursor.read(rows, &mut values)?;
+            sums.add(&stacks, &values)
+                .map_err(|unknown| pages.place.corrupt(format_args!("stack {} is unknown", unknown.0)))?;
+        }
+        if let Some(count) = step.ends_series {
+            sums.end_series(count);
+        }
+    }
+    Ok(())
+}
+
+fn batches(rows: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let end = rows.end;
+    rows.clone().step_by(BATCH_ROWS as usize).map(move |start| start..end.min(start + BATCH_ROWS))
+}
+
+/// Samples of neighbouring profiles.
+pub(super) async fn samples(
+    dataset: &Dataset,
+    profiles: &Arc<ProfileTable>,
+    stacks: &Arc<StackTable>,
+    runs: Vec<Range<usize>>,
+) -> Result<Samples, Error> {
+    let mut steps = Vec::new();
+    runs.iter().for_each(|run| push_step(&mut steps, profiles.samples(run), None));
+    let mut batch = Samples::default();
+    if steps.is_empty() {
+        return Ok(batch);
+    }
+    let pages = dataset.pages(SectionKind::Samples).await?;
+    let (stack, value) = (pages.column("stack")?, pages.column("value")?);
+    let label_set = pages.find_column("label_set");
+    let columns: Vec<usize> = [stack, value].into_iter().chain(label_set).collect();
+    count(&dataset.counters.sample_rows, steps.iter().map(|step| step.rows.end - step.rows.start).sum());
+    let mut fetched = std::pin::pin!(fetch_ahead(dataset, &pages, &steps, columns));
+    while let Some((window, pieces)) = fetched.try_next().await? {
+        let (pages, stacks) = (Arc::clone(&pages), Arc::clone(stacks));
+        batch = offload(move |_| {
+            let [mut ids, mut labels] = [Vec::new(), Vec::new()];
+            let mut stack_cursor = pages.u32_cursor(&pieces, window.group, stack)?;
+            let mut value_cursor = pages.i64_cursor(&pieces, window.group, value)?;
+            let mut label_cursor =
+                label_set.map(|column| pages.u32_cursor(&pieces, window.group, column)).transpose()?;
+            for step in &window.steps {
+                stack_cursor.read(step.rows.clone(), &mut ids)?;
+                value_cursor.read(step.rows.clone(), &mut batch.values)?;
+                if let Some(cursor) = &mut label_cursor {
+                    cursor.read(step.rows.clone(), &mut labels)?;
+                }
+            }
+            for id in ids {
+                let node = stacks.node_of_stack.get(id as u32 as usize);
+                batch
+                    .nodes
+                    .push(*node.ok_or_else(|| pages.place.corrupt(format_args!("stack {id} is unknown")))?);
+            }
+            batch.label_sets.extend(labels.into_iter().map(|label_set| label_set as u32));
+            Ok(batch)
+        })
+        .await?;
+    }
+    for profile in runs.into_iter().flatten() {
+        let end = batch.series.len() + profiles.columns.samples[profile] as usize;
+        batch.series.resize(end, profiles.columns.series[profile]);
+        batch.time_ns.resize(end, profiles.columns.time_ns[profile]);
+    }
+    Ok(batch)
+}

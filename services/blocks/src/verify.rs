@@ -1,0 +1,254 @@
+//! Does a block hold what it says? Every byte, every reference and every sum of a whole object.
+//!
+//! What `cambium admin verify` runs, and a fuzz target: hostile bytes give an error, nothing else.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cambium_model::block::{BlockMeta, SectionKind};
+use cambium_model::time::{ROLLUP_BUCKET_NS, bucket_start};
+
+use crate::Error;
+use crate::dataset::{CHUNK_SAMPLES, RollupKey};
+use crate::reader::pages::{Pages, Pieces};
+use crate::reader::place::Place;
+use crate::reader::rollup::RollupIndex;
+use crate::reader::series;
+use crate::reader::side::{ProfileTable, StackSections, StackTable, label_sets};
+use crate::series_table::SeriesTable;
+use crate::toc::{read_toc, section_name};
+
+/// Checks a whole object and returns the entry that the catalogue should hold for it.
+///
+/// # Errors
+/// [`Error::Corrupt`] or [`Error::Parquet`]: the first thing that does not hold.
+pub fn verify(path: &str, object: &Bytes) -> Result<BlockMeta, Error> {
+    let meta = read_toc(path, object, object.len() as u64)?;
+    for index in 0..meta.datasets.len() {
+        DatasetCheck::new(&meta, index, object)?.run()?;
+    }
+    Ok(meta)
+}
+
+struct DatasetCheck {
+    series: Arc<SeriesTable>,
+    profiles: ProfileTable,
+    stacks: StackTable,
+    label_sets: usize,
+    samples: Open,
+    rollup: Open,
+    rollup_index: RollupIndex,
+}
+
+/// A section that is read in batches.
+struct Open {
+    pages: Pages,
+    pieces: Arc<Pieces>,
+}
+
+/// Samples of some profiles.
+struct SampleColumns {
+    series: Vec<u32>,
+    times: Vec<i64>,
+    stacks: Vec<u32>,
+    values: Vec<i64>,
+    label_sets: Vec<u32>,
+}
+
+/// Sum and number of profiles by stack.
+type Sums = BTreeMap<u32, (i128, u32)>;
+
+impl DatasetCheck {
+    fn new(meta: &BlockMeta, index: usize, object: &Bytes) -> Result<Self, Error> {
+        let dataset = &meta.datasets[index];
+        let path: Arc<str> = meta.path.as_str().into();
+        let part = |kind: SectionKind| -> Result<(Place, Bytes), Error> {
+            let section = *dataset.section(kind).ok_or_else(|| Error::Corrupt {
+                path: meta.path.clone(),
+                what: format!("dataset {index} has no section {}", section_name(kind)),
+            })?;
+            // The table of contents has been checked: its sections lie in the object.
+            let range = section.offset as usize..(section.offset + section.length) as usize;
+            Ok((Place { path: Arc::clone(&path), section }, object.slice(range)))
+        };
+        let (place, bytes) = part(SectionKind::Series)?;
+        let series = series::decode(&place, &dataset.types, bytes)?;
+        let (place, bytes) = part(SectionKind::Profiles)?;
+        let profiles = ProfileTable::decode(&place, bytes, dataset.series, dataset.samples)?;
+        let (first, last) = profiles.time_bounds().unwrap_or((dataset.first_ns, dataset.last_ns));
+        if (first, last) != (dataset.first_ns, dataset.last_ns) {
+            return Err(place
+                .corrupt(format_args!("times are {first} to {last}, not those of the table of contents")));
+        }
+        let (stacks_place, stacks) = part(SectionKind::Stacks)?;
+        let (nodes_place, nodes) = part(SectionKind::Nodes)?;
+        let (locations_place, locations) = part(SectionKind::Locations)?;
+        let places = StackSections { stacks: stacks_place, nodes: nodes_place, locations: locations_place };
+        let stacks = StackTable::decode(&places, StackSections { stacks, nodes, locations })?;
+        let label_sets = match dataset.section(SectionKind::LabelSets) {
+            Some(_) => {
+                let (place, bytes) = part(SectionKind::LabelSets)?;
+                label_sets(&place, bytes)?.len()
+            }
+            None => 1,
+        };
+        let open = |kind| {
+            let (place, bytes) = part(kind)?;
+            let (pages, pieces) = Pages::whole(&place, &bytes)?;
+            Ok(Open { pages, pieces: Arc::new(pieces) })
+        };
+        let (samples, rollup) = (open(SectionKind::Samples)?, open(SectionKind::Rollup)?);
+        let rollup_index = RollupIndex::read(&rollup.pages, &rollup.pieces)?;
+        Ok(Self { series, profiles, stacks, label_sets, samples, rollup, rollup_index })
+    }
+
+    /// Walks the profiles of one (type, scope) after the other and compares samples with profiles, then rollups with
+    /// samples.
+    fn run(&self) -> Result<(), Error> {
+        let columns = &self.profiles.columns;
+        let key = |profile: usize| {
+            let row = columns.series[profile] as usize;
+            (self.series.type_of[row], self.series.scope_of[row])
+        };
+        let mut rollups_seen = 0;
+        let mut buckets: BTreeMap<i64, Sums> = BTreeMap::new();
+        let mut start = 0;
+        while start < columns.series.len() {
+            let mut end = start;
+            let mut samples = 0;
+            while end < columns.series.len() && key(end) == key(start) && samples < CHUNK_SAMPLES {
+                samples += columns.samples[end] as usize;
+                end += 1;
+            }
+            self.check_profiles(start..end, &mut buckets)?;
+            if end == columns.series.len() || key(end) != key(start) {
+                rollups_seen += self.check_rollups(key(start), &std::mem::take(&mut buckets))?;
+            }
+            start = end;
+        }
+        if rollups_seen != self.rollup_index.rows.len() {
+            return Err(self.rollup.pages.place.corrupt("sums what has no samples"));
+        }
+        Ok(())
+    }
+
+    /// Checks the samples of neighbouring profiles and adds them to the sums of their buckets.
+    fn check_profiles(&self, profiles: Range<usize>, buckets: &mut BTreeMap<i64, Sums>) -> Result<(), Error> {
+        let rows = self.profiles.samples(&profiles);
+        let samples = SampleColumns {
+            series: self.samples.u32("series", &rows)?,
+            times: self.samples.i64("time_ns", &rows)?,
+            stacks: self.samples.u32("stack", &rows)?,
+            values: self.samples.i64("value", &rows)?,
+            label_sets: match self.samples.pages.find_column("label_set") {
+                Some(_) => self.samples.u32("label_set", &rows)?,
+                None => vec![0; (rows.end - rows.start) as usize],
+            },
+        };
+        let columns = &self.profiles.columns;
+        for profile in profiles {
+            let own = self.profiles.samples(&(profile..profile + 1));
+            let within = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
+            if let Err(what) = self.check_profile(profile, &samples, within.clone()) {
+                let Range { start, end } = own;
+                return Err(self.samples.pages.place.corrupt(format_args!("rows {start} to {end}: {what}")));
+            }
+            // Before this there is no start of a bucket in 64 bits.
+            if within.is_empty() || columns.time_ns[profile] < i64::MIN + ROLLUP_BUCKET_NS {
+                continue;
+            }
+            let bucket = buckets.entry(bucket_start(columns.time_ns[profile])).or_default();
+            let mut before = None;
+            for (stack, value) in samples.stacks[within.clone()].iter().zip(&samples.values[within]) {
+                let (sum, profiles) = bucket.entry(*stack).or_default();
+                *sum += i128::from(*value);
+                *profiles += u32::from(before != Some(stack));
+                before = Some(stack);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks one profile's samples, which are those `within` the columns.
+    fn check_profile(
+        &self,
+        profile: usize,
+        samples: &SampleColumns,
+        within: Range<usize>,
+    ) -> Result<(), &'static str> {
+        let columns = &self.profiles.columns;
+        if samples.series[within.clone()].iter().any(|series| *series != columns.series[profile])
+            || samples.times[within.clone()].iter().any(|time_ns| *time_ns != columns.time_ns[profile])
+        {
+            return Err("series or time differ from the profile's");
+        }
+        let (stacks, label_sets) = (&samples.stacks[within.clone()], &samples.label_sets[within.clone()]);
+        if stacks.iter().any(|stack| *stack as usize >= self.stacks.node_of_stack.len())
+            || label_sets.iter().any(|label_set| *label_set as usize >= self.label_sets)
+        {
+            return Err("a stack or label set does not exist");
+        }
+        if !stacks.iter().zip(label_sets).is_sorted_by(|a, b| a < b) {
+            return Err("stacks are not sorted");
+        }
+        if samples.values[within].iter().fold(0i64, |sum, value| sum.wrapping_add(*value))
+            != columns.total[profile]
+        {
+            return Err("values do not add up to the profile's total");
+        }
+        Ok(())
+    }
+
+    /// Compares the rollups of one (type, scope) that the block has and returns how many those are.
+    fn check_rollups(
+        &self,
+        (type_index, scope_index): (u32, u32),
+        buckets: &BTreeMap<i64, Sums>,
+    ) -> Result<usize, Error> {
+        let mut seen = 0;
+        for (bucket_ns, expected) in buckets {
+            let key = RollupKey { type_index, scope_index, bucket_ns: *bucket_ns };
+            let Some(rows) = self.rollup_index.rows.get(&key) else {
+                continue; // read from samples
+            };
+            seen += 1;
+            let stacks = self.rollup.u32("stack", rows)?;
+            let sums = self.rollup.i64("sum", rows)?;
+            let profiles = self.rollup.u32("profiles", rows)?;
+            let got = stacks.into_iter().zip(sums.into_iter().map(i128::from).zip(profiles));
+            if !got.eq(expected.iter().map(|(stack, sum)| (*stack, *sum))) {
+                let Range { start, end } = rows;
+                return Err(self
+                    .rollup
+                    .pages
+                    .place
+                    .corrupt(format_args!("rows {start} to {end} are not the samples' sums")));
+            }
+        }
+        Ok(seen)
+    }
+}
+
+impl Open {
+    fn u32(&self, column: &str, rows: &Range<u64>) -> Result<Vec<u32>, Error> {
+        let mut values = Vec::new();
+        for (group, rows) in self.pages.by_group(rows) {
+            self.pages
+                .u32_cursor(&self.pieces, group, self.pages.column(column)?)?
+                .read(rows, &mut values)?;
+        }
+        Ok(values.into_iter().map(|value| value as u32).collect())
+    }
+
+    fn i64(&self, column: &str, rows: &Range<u64>) -> Result<Vec<i64>, Error> {
+        let mut values = Vec::new();
+        for (group, rows) in self.pages.by_group(rows) {
+            self.pages
+                .i64_cursor(&self.pieces, group, self.pages.column(column)?)?
+                .read(rows, &mut values)?;
+        }
+        Ok(values)
+    }
+}

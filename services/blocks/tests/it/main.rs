@@ -1,0 +1,16 @@
+//! The storage format from outside: what a source answers, what a block's bytes are, what damage does.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::single_range_in_vec_init, reason = "a row set may be one run")]
+
+mod contract;
+
+mod damage;
+
+mod format;
+
+mod oracle;
+
+mod pyarrow;
+
+mod store;
