@@ -1,0 +1,161 @@
+//! The part of a push that burns CPU, on as many blocking threads as there are cores.
+//!
+//! ```text
+//!   labels ─► decompress ─► rate ─► decode ─► time ─► series limit ─► names not seen ─► record
+//! ```
+//!
+//! All of it in one job, so that a push changes threads once each way and its tables stay in one core's cache.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use cambium_model::block::Partition;
+use cambium_model::limits::TenantLimits;
+use cambium_model::profile::ProfileId;
+use cambium_model::stacktrace::{BuildRef, LocationId};
+use cambium_model::symbols::{Location, Mapping};
+use cambium_proto::pprof::{self, Decoded, Decoder, Decompressor};
+use cambium_proto::record;
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::service::{Push, Shared, Tracked};
+use crate::{shard, validate};
+
+/// The decode workers: scratch space for as many jobs as may run at once.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    free: Arc<Mutex<Vec<Worker>>>,
+    /// One permit per core. Its waiters are bounded by the bytes in flight.
+    permits: Arc<Semaphore>,
+}
+
+/// Scratch space that one job after the other uses.
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    decompressor: Decompressor,
+    decoder: Decoder,
+}
+
+/// A push that only needs to be made durable.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: ProfileId,
+    pub(crate) partition: Partition,
+    pub(crate) record: Bytes,
+    pub(crate) samples: u64,
+    pub(crate) series: u64,
+    /// Named locations that this process has not seen in the metastore.
+    pub(crate) locations: Vec<(LocationId, Location)>,
+    /// Objects of native locations, likewise.
+    pub(crate) objects: Vec<(BuildRef, Mapping)>,
+}
+
+/// A push that was refused, with its samples where they had been counted.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    pub(crate) samples: u64,
+}
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), samples: 0 }
+    }
+}
+
+impl Workers {
+    /// One worker per core.
+    pub(crate) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { free: Arc::default(), permits: Arc::new(Semaphore::new(cores)) }
+    }
+
+    /// Runs a job on a worker. Scratch space of a job that panics is thrown away.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let free = Arc::clone(&self.free);
+        let task = tokio::task::spawn_blocking(move || {
+            let popped = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut worker = popped.unwrap_or_default();
+            let result = job(&mut worker);
+            free.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+            drop(permit);
+            result
+        });
+        task.await.map_err(Error::Decoder)
+    }
+}
+
+/// Makes a record of a push, or refuses it.
+pub(crate) fn prepare(
+    worker: &mut Worker,
+    shared: &Shared,
+    tracked: &Tracked,
+    limits: &TenantLimits,
+    push: Push,
+) -> Result<Prepared, Refused> {
+    let Worker { decompressor, decoder } = worker;
+    let tenant = &tracked.tenant;
+    // Before anything is assigned here, so that a retry has the same id whenever it comes.
+    let hash = || {
+        let time_ns = push.time_ns.unwrap_or(0);
+        pprof::push_id(&push.body, &push.labels, push.name.as_deref(), time_ns, tenant.number)
+    };
+    let id = push.id.unwrap_or_else(hash);
+    let (labels, name) = push.labels_and_name()?;
+    validate::labels(&labels, limits)?;
+    if let Some(name) = &name {
+        validate::profile_name(name)?;
+    }
+    let series = labels.fingerprint();
+    let partition = shard::partition(tenant.number, &labels, shared.deps.partitions);
+
+    let profile_limits = pprof::Limits::from(limits);
+    let raw = decompressor.decompress(&push.body, profile_limits.bytes_max)?;
+    tracked.bucket.take(raw.len() as u64, shared.deps.clock.monotonic(), limits)?;
+    let addresses_relative = push.addresses_relative;
+    let decoded = decoder.decode(
+        raw,
+        &profile_limits,
+        pprof::Push { id, labels, name: name.as_deref(), addresses_relative },
+    )?;
+
+    let samples = decoded.samples as u64;
+    let counted = |error: Error| Refused { error, samples };
+    let now_ns = shared.deps.clock.now_ns();
+    let own_ns = decoded.profile.time_ns;
+    let time_ns = push.time_ns.or((own_ns != 0).then_some(own_ns)).unwrap_or(now_ns);
+    validate::time(time_ns, now_ns, limits).map_err(|violation| counted(violation.into()))?;
+    shared.check_series(tracked, series, limits).map_err(counted)?;
+
+    let locations = unknown_locations(shared, tracked, &decoded);
+    let objects = unknown_objects(shared, tracked, &decoded);
+    let mut profile = decoded.profile;
+    profile.time_ns = time_ns;
+    let record = record::encode(tenant, std::slice::from_ref(&profile)).into();
+    Ok(Prepared { id, partition, record, samples, series, locations, objects })
+}
+
+fn unknown_locations(
+    shared: &Shared,
+    tracked: &Tracked,
+    decoded: &Decoded<'_>,
+) -> Vec<(LocationId, Location)> {
+    let ids = &decoded.profile.locations;
+    let mut missing = Vec::new();
+    shared.deps.symbols.unknown(tracked.tenant.number, ids, &mut missing);
+    missing.into_iter().map(|index| (ids[index], decoded.location(index))).collect()
+}
+
+fn unknown_objects(shared: &Shared, tracked: &Tracked, decoded: &Decoded<'_>) -> Vec<(BuildRef, Mapping)> {
+    let objects = decoded.mappings();
+    let builds: Vec<BuildRef> = objects.iter().map(|(build, _)| *build).collect();
+    let mut missing = Vec::new();
+    shared.deps.symbols.unknown_objects(tracked.tenant.number, &builds, &mut missing);
+    missing.into_iter().map(|index| objects[index].clone()).collect()
+}
