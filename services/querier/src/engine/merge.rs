@@ -1,0 +1,259 @@
+//! Merges of stack traces: the DataFusion plan and what becomes of its rows.
+//!
+//! ```text
+//!   TreeMergeExec: Final                  one partition: every (group, path) once ──► TreeBuilder ──► MergedTree
+//!     TreeMergeExec: Partial              per partition
+//!       ProfileScanExec                   per source and group: its partial tree as rows
+//! ```
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use cambium_blocks::series_table::RowSet;
+use cambium_blocks::source::{Pick as SourcePick, TreeScan};
+use cambium_model::profile::SampleLabels;
+use cambium_model::profile_type::ProfileType;
+use cambium_model::stacktrace::PathHash;
+use datafusion::error::Result as PlanResult;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use futures::{StreamExt, TryStreamExt, stream};
+use hashbrown::HashMap;
+
+use super::merge_exec::{Reduction, TreeMergeExec};
+use super::off_loop;
+use super::pick::{self, Part, Picked};
+use super::rows::RowColumns;
+use super::samples::LabelledScan;
+use super::scan_exec::{ProfileScanExec, Scan, ScanPart};
+use super::selection::{Groups, SOURCES_AT_ONCE, push_row, select};
+use super::sources::Sources;
+use super::stages::{Stage, Stages};
+use super::tree_merge::{TreeBuilder, unscale};
+use crate::error::Error;
+use crate::merged::{Group, Merged, MergedSample, MergedSamples, MergedTree, Stats, checked_add};
+use crate::request::MergeQuery;
+
+/// Where one query runs.
+#[derive(Clone)]
+pub(crate) struct Env {
+    /// Memory and everything else of DataFusion.
+    pub context: Arc<TaskContext>,
+    /// Partitions of a plan at most.
+    pub partitions_max: usize,
+    /// Where the query's time is added up.
+    pub stages: Stages,
+}
+
+/// Sums stack traces; the stats are left to the caller.
+pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> Result<Merged, Error> {
+    let picked = choose(env, sources, query).await?;
+    let mut groups = Groups::new(&query.by);
+    let mut scans = Vec::new();
+    for Part { one, pick, .. } in &picked.parts {
+        let of = groups.of(&one.series, &one.rows);
+        for (group, rows, pick) in by_group(&of, &one.rows, pick) {
+            let scan = TreeScan { rows, range: picked.range, pick };
+            scans.push(Scan { source: Arc::clone(&one.source), part: ScanPart::Tree { scan, group } });
+        }
+    }
+    let batches = run(env, scans, &query.query.profile_type).await?;
+    let build = build(batches, groups.len(), picked.scale);
+    let trees = env.stages.time(Stage::Merge, build).await?;
+    let mut groups = groups.sorted(trees);
+    if !query.by.is_empty() {
+        groups.retain(|(_, tree)| tree.len() > 1 || tree.self_values[0] != 0);
+    }
+    Ok(Merged {
+        profile_type: query.query.profile_type.clone(),
+        groups: groups.into_iter().map(|(labels, tree)| Group { labels, tree }).collect(),
+        single: picked.single,
+        stats: Stats::default(),
+    })
+}
+
+async fn choose(env: &Env, sources: &Sources, query: &MergeQuery) -> Result<Picked, Error> {
+    let selected = env.stages.time(Stage::Plan, select(sources, &query.query)).await?;
+    pick::pick(selected, query.pick, &env.stages).await
+}
+
+/// Splits rows, and the vectors that run parallel to them, by group.
+fn by_group(of: &[u32], rows: &RowSet, pick: &SourcePick) -> Vec<(u32, RowSet, SourcePick)> {
+    let Some((first, rest)) = of.split_first() else { return Vec::new() };
+    if rest.iter().all(|group| group == first) {
+        return vec![(*first, rows.clone(), pick.clone())];
+    }
+    let empty = || match pick {
+        SourcePick::Sum => SourcePick::Sum,
+        SourcePick::Mean(_) => SourcePick::Mean(Vec::new()),
+        SourcePick::At(_) => SourcePick::At(Vec::new()),
+    };
+    let mut parts: Vec<(u32, RowSet, SourcePick)> = Vec::new();
+    let mut part_of: HashMap<u32, usize> = HashMap::new();
+    for ((position, row), group) in rows.iter().cloned().flatten().enumerate().zip(of) {
+        let part = *part_of.entry(*group).or_insert_with(|| {
+            parts.push((*group, RowSet::new(), empty()));
+            parts.len() - 1
+        });
+        let (_, part_rows, part_pick) = &mut parts[part];
+        push_row(part_rows, row);
+        match (pick, part_pick) {
+            (SourcePick::Mean(counts), SourcePick::Mean(part_counts)) => part_counts.push(counts[position]),
+            (SourcePick::At(times), SourcePick::At(part_times)) => part_times.push(times[position]),
+            _ => {}
+        }
+    }
+    parts
+}
+
+/// Runs the plan over these scans; its rows have each (group, path) once, parents first.
+async fn run(env: &Env, scans: Vec<Scan>, profile_type: &ProfileType) -> Result<Vec<RecordBatch>, Error> {
+    if scans.is_empty() {
+        return Ok(Vec::new());
+    }
+    let merge = |input: Arc<dyn ExecutionPlan>, reduction: Reduction| -> Arc<dyn ExecutionPlan> {
+        Arc::new(TreeMergeExec::new(input, reduction, profile_type.clone(), env.stages.clone()))
+    };
+    let mut plan: Arc<dyn ExecutionPlan> =
+        Arc::new(ProfileScanExec::new(scans, env.partitions_max, env.stages.clone()));
+    if plan.output_partitioning().partition_count() > 1 {
+        plan = merge(plan, Reduction::Partial);
+    }
+    let merged = merge(plan, Reduction::Final).execute(0, Arc::clone(&env.context))?;
+    Ok(merged.try_collect().await?)
+}
+
+/// The trees of the rows, one per group.
+async fn build(batches: Vec<RecordBatch>, groups: usize, scale: i64) -> Result<Vec<MergedTree>, Error> {
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let build = move || -> PlanResult<Vec<MergedTree>> {
+        let mut builder = TreeBuilder::new(groups);
+        for batch in &batches {
+            builder.add(RowColumns::of(batch))?;
+        }
+        let mut trees = builder.finish();
+        if scale != 1 {
+            let values = trees.iter_mut().flat_map(|tree| &mut tree.self_values);
+            values.for_each(|value| *value = unscale(*value));
+        }
+        Ok(trees)
+    };
+    Ok(off_loop(rows, build).await?)
+}
+
+/// Sums stack traces by the samples' labels; the stats are left to the caller.
+pub(crate) async fn merge_samples(
+    env: &Env,
+    sources: &Sources,
+    query: &MergeQuery,
+) -> Result<MergedSamples, Error> {
+    let picked = choose(env, sources, query).await?;
+    let collected = pick::collected(&picked, &env.stages).await?;
+    let mut label_sets = LabelSets::new();
+    let sets: Vec<Arc<Vec<SampleLabels>>> = stream::iter(picked.parts.clone())
+        .map(|part| async move { part.one.source.sample_labels().await })
+        .buffered(SOURCES_AT_ONCE)
+        .try_collect()
+        .await?;
+    let profile_type = &query.query.profile_type;
+    let mut scans = Vec::new();
+    for (Part { one, pick, tied }, sets) in picked.parts.iter().zip(sets) {
+        let label_groups = (sets.len() > 1).then(|| Arc::new(label_sets.of(&sets)));
+        // Samples do not say which of two profiles of one time they are of, so those of the picked one are taken from
+        // the tree, without labels.
+        let tied: Vec<u32> = tied.iter().map(|tied| u32::from(*tied)).collect();
+        for (tied, rows, pick) in by_group(&tied, &one.rows, pick) {
+            let range = picked.range;
+            let part = match &label_groups {
+                Some(groups) if tied == 0 => {
+                    let (pick, groups) = (Arc::new(pick), Arc::clone(groups));
+                    let profile_type = profile_type.clone();
+                    ScanPart::Labelled(LabelledScan { rows, range, pick, groups, profile_type })
+                }
+                _ => ScanPart::Tree { scan: TreeScan { rows, range, pick }, group: 0 },
+            };
+            scans.push(Scan { source: Arc::clone(&one.source), part });
+        }
+    }
+    let batches = run(env, scans, profile_type).await?;
+    let named = profile_type.clone();
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let build = off_loop(rows, move || build_samples(&batches, picked.scale, &named));
+    let (tree, samples) = env.stages.time(Stage::Merge, build).await?;
+    Ok(MergedSamples {
+        profile_type: profile_type.clone(),
+        tree,
+        samples,
+        label_sets: label_sets.sets,
+        collected,
+        single: picked.single,
+        stats: Stats::default(),
+    })
+}
+
+/// Numbers for label sets, the same for all sources of a query; 0 is the empty one.
+struct LabelSets {
+    ids: HashMap<Arc<SampleLabels>, u32>,
+    sets: Vec<Arc<SampleLabels>>,
+}
+
+impl LabelSets {
+    fn new() -> Self {
+        let empty = Arc::new(SampleLabels::new());
+        Self { ids: HashMap::from([(Arc::clone(&empty), 0)]), sets: vec![empty] }
+    }
+
+    /// The number of each of a source's sets.
+    fn of(&mut self, sets: &[SampleLabels]) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(sets.len());
+        for set in sets {
+            let known = self.ids.get(set).copied();
+            ids.push(known.unwrap_or_else(|| {
+                let (id, shared) = (self.sets.len() as u32, Arc::new(set.clone()));
+                self.ids.insert(Arc::clone(&shared), id);
+                self.sets.push(shared);
+                id
+            }));
+        }
+        ids
+    }
+}
+
+/// The tree of group 0, which has every node, and the values by label set.
+fn build_samples(
+    batches: &[RecordBatch],
+    scale: i64,
+    profile_type: &ProfileType,
+) -> Result<(MergedTree, Vec<MergedSample>), Error> {
+    let columns: Vec<RowColumns<'_>> = batches.iter().map(RowColumns::of).collect();
+    let mut builder = TreeBuilder::new(1);
+    for columns in &columns {
+        builder.add_group(*columns, 0)?;
+    }
+    let mut sums: Vec<MergedSample> = Vec::new();
+    for columns in &columns {
+        for row in (0..columns.len()).filter(|row| columns.groups[*row] != 0) {
+            let node =
+                builder.position(0, PathHash(columns.paths[row])).expect("group 0 has every live node");
+            let value = columns.self_values[row];
+            sums.push(MergedSample { node, label_set: columns.groups[row], value });
+        }
+    }
+    let mut tree = builder.finish().pop().expect("there is one group");
+    let bare =
+        (0..).zip(&tree.self_values).map(|(node, value)| MergedSample { node, label_set: 0, value: *value });
+    let mut samples: Vec<MergedSample> = bare.chain(sums.iter().copied()).collect();
+    for sum in &sums {
+        let held = &mut tree.self_values[sum.node as usize];
+        *held = checked_add(*held, sum.value, profile_type)?;
+    }
+    if scale != 1 {
+        tree.self_values.iter_mut().for_each(|value| *value = unscale(*value));
+        samples.iter_mut().for_each(|sample| sample.value = unscale(sample.value));
+    }
+    samples.retain(|sample| sample.value != 0);
+    Ok((tree, samples))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! The seam to the recent profiles: those that no committed block holds yet.
+//!
+//! Law: together with the blocks of one catalogue snapshot, the answer for that snapshot's committed offsets holds
+//! every acked profile exactly once.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cambium_blocks::Source;
+use cambium_model::block::{LogId, Offset};
+use cambium_model::tenant::Tenant;
+use cambium_runtime::error::{HasKind, Kind};
+
+/// Whoever holds heads.
+#[async_trait]
+pub trait Heads: Send + Sync {
+    /// The tenant's profiles from each log's committed offset on; all of a log that is not named.
+    async fn heads(
+        &self,
+        tenant: &Tenant,
+        committed: &[(LogId, Offset)],
+    ) -> Result<Vec<Arc<dyn Source>>, HeadsError>;
+}
+
+/// Why there is no answer from heads.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadsError {
+    /// A holder no longer has what follows the committed offset, because newer blocks hold it: take a new snapshot
+    /// of the catalogue.
+    #[error("log {log} no longer holds its profiles from offset {committed} on", committed = .committed.0)]
+    SnapshotTooOld {
+        /// The log.
+        log: LogId,
+        /// The offset of the catalogue's snapshot.
+        committed: Offset,
+    },
+    /// A holder cannot be asked now.
+    #[error("recent profiles are not available: {0}")]
+    Unavailable(String),
+}
+
+impl HasKind for HeadsError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::SnapshotTooOld { .. } | Self::Unavailable(_) => Kind::Unavailable,
+        }
+    }
+}
