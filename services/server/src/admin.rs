@@ -1,0 +1,165 @@
+//! What operators look at and ask for.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use cambium_runtime::error::{ApiError, Kind};
+use http::{HeaderName, StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::http::Doors;
+use crate::self_profile;
+
+/// Content type of the metrics page.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The operate endpoints: method, path and handler. A table, so that the test of isolation cannot miss one.
+pub fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Doors>)> {
+    vec![
+        ("GET", "/config", get(config)),
+        ("GET", "/runtime_config", get(runtime_config)),
+        ("GET", "/services", get(services)),
+        ("GET", "/debug/pprof/profile", get(cpu_profile)),
+        ("GET", "/debug/pprof/heap", get(heap_profile)),
+        ("POST", "/ingester/flush", post(flush)),
+        ("POST", "/ingester/shutdown", post(shutdown)),
+    ]
+}
+
+/// The operate endpoints.
+pub fn router(doors: &Doors) -> Router {
+    let mut router = Router::new();
+    for (_, path, handler) in endpoints() {
+        router = router.route(path, handler);
+    }
+    router.with_state(doors.clone())
+}
+
+/// What anyone may ask.
+pub fn open_router(doors: &Doors) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/ready", get(ready))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .with_state(doors.clone())
+}
+
+/// What every tenant may ask of the server itself.
+pub fn status_router(doors: &Doors) -> Router {
+    Router::new()
+        .route("/api/v1/status/buildinfo", get(build_info))
+        .route("/api/v1/status/config", get(status_config))
+        .with_state(doors.clone())
+}
+
+async fn metrics(State(doors): State<Doors>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], doors.metrics.encode())
+}
+
+/// The doors open after the log is replayed: whoever can ask is answered yes, until the process stops.
+async fn ready(State(doors): State<Doors>) -> (StatusCode, &'static str) {
+    match *doors.stop.borrow() {
+        false => (StatusCode::OK, "ready\n"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+async fn build_info() -> impl IntoResponse {
+    success(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "rust_version": env!("CARGO_PKG_RUST_VERSION"),
+        "debug_assertions": cfg!(debug_assertions),
+    }))
+}
+
+/// The settings as Prometheus shows its own; paths are the operator's business and left out.
+async fn status_config(State(doors): State<Doors>) -> impl IntoResponse {
+    let mut shown = serde_json::to_value(&doors.config).unwrap_or_default();
+    for key in ["data_dir", "overrides_file", "internal"] {
+        shown.as_object_mut().and_then(|all| all.remove(key));
+    }
+    success(json!({ "config": shown }))
+}
+
+async fn config(State(doors): State<Doors>) -> Response {
+    yaml(&doors.config)
+}
+
+async fn runtime_config(State(doors): State<Doors>) -> Response {
+    let limits = doors.limits.borrow().clone();
+    yaml(&*limits)
+}
+
+async fn services(State(doors): State<Doors>) -> impl IntoResponse {
+    let partitions: Vec<u32> = doors.ingester.partitions().iter().map(|partition| partition.0).collect();
+    success(json!({
+        "distributor": {"state": "running"},
+        "ingester": {"state": "running", "partitions": partitions},
+        "querier": {"state": "running"},
+    }))
+}
+
+/// How long to profile.
+#[derive(Debug, Deserialize)]
+struct ProfileParameters {
+    /// As in Go's net/http/pprof.
+    #[serde(default = "thirty")]
+    seconds: u64,
+}
+
+fn thirty() -> u64 {
+    30
+}
+
+/// Longest CPU profile one may ask for.
+const PROFILE_SECONDS_MAX: u64 = 300;
+
+async fn cpu_profile(
+    State(doors): State<Doors>,
+    Query(parameters): Query<ProfileParameters>,
+) -> Result<Response, ApiError> {
+    let seconds = parameters.seconds;
+    if !(1..=PROFILE_SECONDS_MAX).contains(&seconds) {
+        let message = format!("seconds: {seconds} is not between 1 and {PROFILE_SECONDS_MAX}");
+        return Err(ApiError::new(Kind::Invalid, message));
+    }
+    let frequency = doors.config.self_profiling.frequency;
+    let profile = self_profile::cpu(frequency, std::time::Duration::from_secs(seconds)).await?;
+    Ok(attachment("profile.pb.gz", profile))
+}
+
+async fn heap_profile() -> Result<Response, ApiError> {
+    Ok(attachment("heap.pb.gz", self_profile::heap().await?))
+}
+
+async fn flush(State(doors): State<Doors>) -> Result<impl IntoResponse, ApiError> {
+    let blocks = doors.ingester.flush().await?;
+    Ok(success(json!({ "blocks": blocks })))
+}
+
+async fn shutdown(State(doors): State<Doors>) -> StatusCode {
+    doors.stop.send_replace(true);
+    StatusCode::NO_CONTENT
+}
+
+fn success(data: serde_json::Value) -> Json<serde_json::Value> {
+    Json(json!({ "status": "success", "data": data }))
+}
+
+fn yaml(value: &impl serde::Serialize) -> Response {
+    match serde_norway::to_string(value) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/yaml; charset=utf-8")], text).into_response(),
+        Err(error) => ApiError::new(Kind::Internal, error.to_string()).into_response(),
+    }
+}
+
+fn attachment(name: &str, bytes: Vec<u8>) -> Response {
+    let headers: [(HeaderName, String); 2] = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
+    ];
+    (headers, bytes).into_response()
+}

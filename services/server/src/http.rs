@@ -1,0 +1,156 @@
+//! The doors: one port for HTTP/1.1, h2c, gRPC and gRPC-web, tenancy in front of everything that is a tenant's.
+//!
+//! ```text
+//!   public    /metrics /ready /healthz                      anyone
+//!             /api/v1/…  IngestService  ProfileStoreService   tenancy layer ──► role
+//!             operate endpoints                              operators (while the address is loopback)
+//!   internal  operate endpoints                              loopback only
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use cambium_model::limits::Overrides;
+use cambium_runtime::error::{ApiError, Kind};
+use cambium_runtime::metrics::Metrics;
+use cambium_runtime::tasks::Tasks;
+use cambium_runtime::tenancy::{self, Authenticator, HeaderAuth, NoAuth};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower_http::compression::CompressionLayer;
+
+use crate::Config;
+use crate::admin;
+use crate::config::Auth;
+
+/// What the doors lead to.
+#[derive(Clone)]
+pub struct Doors {
+    /// The settings in force.
+    pub config: Config,
+    /// The registry behind `/metrics`.
+    pub metrics: Metrics,
+    /// The limits in force.
+    pub limits: watch::Receiver<Arc<Overrides>>,
+    /// Takes profiles.
+    pub distributor: cambium_distributor::Handle,
+    /// Answers queries.
+    pub querier: cambium_querier::Querier,
+    /// Flushes on request.
+    pub ingester: cambium_ingester::Handle,
+    /// Asks the process to stop.
+    pub stop: watch::Sender<bool>,
+}
+
+/// Where the doors are.
+#[derive(Clone, Copy, Debug)]
+pub struct Listeners {
+    /// Everybody's.
+    pub public: SocketAddr,
+    /// The operator's.
+    pub internal: SocketAddr,
+}
+
+/// Opens both doors.
+pub async fn listen(doors: Doors, tasks: &Tasks) -> anyhow::Result<Listeners> {
+    let public = bind(doors.config.listen).await?;
+    let internal = bind(doors.config.internal.listen).await?;
+    let listeners = Listeners { public: public.local_addr()?, internal: internal.local_addr()? };
+    serve("public", public, public_router(&doors), tasks);
+    serve("internal", internal, admin::router(&doors).merge(admin::open_router(&doors)), tasks);
+    Ok(listeners)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+fn serve(name: &'static str, listener: TcpListener, router: Router, tasks: &Tasks) {
+    let shutdown = tasks.shutdown_signal();
+    // Answers are written whole: waiting for more to send would only delay them.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
+    tasks.spawn(name, async move {
+        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(name, %error, "listener failed");
+        }
+    });
+}
+
+/// Everything on the public port.
+pub fn public_router(doors: &Doors) -> Router {
+    let authenticator: Arc<dyn Authenticator> = match doors.config.auth {
+        Auth::None => Arc::new(NoAuth),
+        Auth::Header => Arc::new(HeaderAuth),
+    };
+    let of_tenants = cambium_distributor::http::router(doors.distributor.clone())
+        .merge(cambium_querier::api::router(doors.querier.clone()))
+        .merge(admin::status_router(doors))
+        .merge(grpc(doors))
+        .layer(middleware::from_fn_with_state(authenticator, tenancy::identify));
+    let operate =
+        admin::router(doors).layer(middleware::from_fn_with_state(doors.config.clone(), require_operator));
+    of_tenants
+        .merge(operate)
+        .merge(admin::open_router(doors))
+        .route("/api/v1/openapi.json", get(openapi))
+        .layer(CompressionLayer::new())
+        .fallback(not_found)
+}
+
+/// gRPC services, for gRPC-web clients too.
+fn grpc(doors: &Doors) -> Router {
+    let mut routes = tonic::service::Routes::builder();
+    routes.add_service(cambium_distributor::grpc::ingest_service(doors.distributor.clone()));
+    routes.add_service(cambium_distributor::grpc::profile_store_service(doors.distributor.clone()));
+    let (_, health) = tonic_health::server::health_reporter();
+    routes.add_service(health);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(cambium_proto::wire::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("our own descriptors are valid");
+    routes.add_service(reflection);
+    routes.routes().into_axum_router().layer(tonic_web::GrpcWebLayer::new())
+}
+
+/// On the public port operate endpoints are the operator's, who is on this machine and asks as no tenant.
+async fn require_operator(State(config): State<Config>, request: Request, next: Next) -> Response {
+    let refuse = |message: &str| tenancy::respond(request.headers(), ApiError::new(Kind::Forbidden, message));
+    if !config.listen.ip().is_loopback() {
+        return refuse("operate endpoints are served on the internal port only");
+    }
+    if config.auth == Auth::Header && request.headers().contains_key(tenancy::TENANT_HEADER) {
+        return refuse("a tenant's credential does not allow Admin access");
+    }
+    next.run(request).await
+}
+
+async fn not_found(request: Request) -> Response {
+    let message = format!("there is no {} {}", request.method(), request.uri().path());
+    // A gRPC client would take NOT_FOUND for an answer of the method.
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    let grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let kind = if grpc { Kind::Unimplemented } else { Kind::NotFound };
+    tenancy::respond(request.headers(), ApiError::new(kind, message))
+}
+
+async fn openapi() -> impl IntoResponse {
+    let mut all = cambium_querier::api::openapi();
+    all.merge(cambium_distributor::http::openapi());
+    all.info = utoipa::openapi::InfoBuilder::new()
+        .title("Cambium")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Continuous profiling for many tenants: push pprof, query merged profiles."))
+        .build();
+    axum::Json(all)
+}
