@@ -169,7 +169,7 @@ impl Partition {
         let offset = self.log.append(bytes).await.map_err(Error::Log)?;
         self.hand_on(offset, Decoded { tenant, profiles, awaited: true });
         self.wait_applied(offset).await?;
-        Ok(self.locked().outcomes.remove(&offset).ok_or(Error::TaskEnded)?)
+        self.locked().outcomes.remove(&offset).ok_or(Error::TaskEnded)
     }
 
     /// Takes a record that is durable already: replay.

@@ -166,9 +166,39 @@ impl fmt::Display for Labels {
         f.write_str("{")?;
         for (i, (name, value)) in self.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
-            write!(f, "{comma}{name}={value:?}")?;
+            write!(f, "{comma}{}={}", Name(name), Quoted(value))?;
         }
         f.write_str("}")
+    }
+}
+
+/// A label's name as a selector takes it: bare where it can be, else quoted.
+pub(crate) struct Name<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
+        let bare =
+            self.0.starts_with(starts) && self.0.chars().all(|c| starts(c) || c.is_ascii_digit() || c == '.');
+        if bare { f.write_str(self.0) } else { fmt::Display::fmt(&Quoted(self.0), f) }
+    }
+}
+
+/// A text in double quotes, with the escapes that a selector reads back.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars() {
+            match c {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                '\n' => f.write_str("\\n")?,
+                other => write!(f, "{other}")?,
+            }
+        }
+        f.write_str("\"")
     }
 }
 

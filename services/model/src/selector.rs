@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use regex::Regex;
 
-use crate::labels::Labels;
+use crate::labels::{Labels, Name, Quoted};
 use crate::profile_type::{ProfileType, ProfileTypeError};
 
 mod parse;
@@ -104,17 +104,20 @@ pub enum SelectorError {
 impl Matcher {
     /// A matcher; compiles the pattern of a regular expression.
     pub fn new(name: &str, op: MatchOp, value: &str) -> Result<Self, SelectorError> {
+        let compile = |pattern: &str| {
+            let built = regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build();
+            built.map_err(|error| SelectorError::Regex {
+                name: name.to_owned(),
+                message: regex_message(&error),
+            })
+        };
         let regex = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(
-                regex::RegexBuilder::new(&format!("^(?s:{value})$"))
-                    .size_limit(REGEX_BYTES_MAX)
-                    .build()
-                    .map_err(|error| SelectorError::Regex {
-                        name: name.to_owned(),
-                        message: regex_message(&error),
-                    })?,
-            ),
+            MatchOp::Regex | MatchOp::NotRegex => {
+                // By itself first: `a)|(b` would escape the anchors.
+                compile(value)?;
+                Some(compile(&format!("^(?s:{value})$"))?)
+            }
         };
         Ok(Self { name: name.to_owned(), op, value: value.to_owned(), regex })
     }
@@ -206,7 +209,7 @@ impl fmt::Display for Selector {
         f.write_str("{")?;
         for (i, matcher) in self.matchers.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
-            write!(f, "{comma}{}{}{:?}", matcher.name, matcher.op, matcher.value)?;
+            write!(f, "{comma}{}{}{}", Name(&matcher.name), matcher.op, Quoted(&matcher.value))?;
         }
         f.write_str("}")
     }

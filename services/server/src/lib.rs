@@ -33,6 +33,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Heap profiling on, one sample per 512 KiB allocated; two arenas per core would idle at twice the memory.
 #[unsafe(no_mangle)]
-#[expect(non_upper_case_globals, reason = "the name jemalloc looks for")]
 pub static malloc_conf: &[u8] =
     b"prof:true,prof_active:true,lg_prof_sample:19,narenas:4,dirty_decay_ms:2000,muzzy_decay_ms:0,background_thread:true\0";

@@ -14,19 +14,10 @@ use cambium_model::time::TimeRange;
 
 use crate::store::{block, run, sources};
 
-const PYARROW: &str = "pyarrow==22.*";
-
-/// A Python that has pyarrow: installed into a virtual environment in the user's cache at the first run.
+/// The Python that `make test` has given pyarrow, or the system's where that has it.
 fn python() -> Result<PathBuf, String> {
-    let home = std::env::var("HOME").map_err(|error| format!("HOME: {error}"))?;
-    let venv = Path::new(&home).join(".cache/cambium/venv");
-    let python = venv.join("bin/python");
-    let imports = |python: &Path| succeed(Command::new(python).args(["-c", "import pyarrow.parquet"]));
-    if imports(&python).is_err() {
-        succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", PYARROW]))?;
-        imports(&python)?;
-    }
+    let python = std::env::var_os("CAMBIUM_PYTHON").map_or_else(|| "python3".into(), PathBuf::from);
+    succeed(Command::new(&python).args(["-c", "import pyarrow.parquet"]))?;
     Ok(python)
 }
 

@@ -23,7 +23,7 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
         }
         tokio::task::yield_now().await;
     }
-    let deadline = std::time::Duration::from_secs(20);
+    let deadline = Duration::from_secs(20);
     let waiting = async {
         while !condition().await {
             tokio::task::yield_now().await;

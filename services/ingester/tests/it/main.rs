@@ -1,4 +1,5 @@
 //! The ingester as its callers see it: writes, heads, flushes, restarts, over in-memory seams.
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 mod sandbox;
 

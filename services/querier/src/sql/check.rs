@@ -1,5 +1,6 @@
 //! What may be run: one SELECT that reads the four tables. Decided on the parsed statement, before anything is planned.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::common::TableReference;
@@ -20,6 +21,9 @@ use crate::error::Error;
 /// the parser's own bound on nesting does not see, and on which whatever walks the tree would overflow its stack: a
 /// chain of this many needs some 4 MiB of it without optimisation.
 const OPERATORS_MAX: usize = 500;
+
+/// Most tables that a statement reads, WITH queries counted as often as they are named.
+const READS_MAX: usize = 200;
 
 /// Parses a statement and refuses everything but one SELECT over the four tables.
 ///
@@ -48,7 +52,7 @@ pub(crate) fn check(sql: &str) -> Result<Statement, Error> {
         Statement::Statement(ast) if matches!(**ast, Ast::Query(_)) => ast,
         other => return refuse(first_word(&other.to_string())),
     };
-    if let ControlFlow::Break(what) = ast.visit(&mut OnlySelect) {
+    if let ControlFlow::Break(what) = ast.visit(&mut OnlySelect::default()) {
         return refuse(what);
     }
     let (tables, _) = resolve_table_references(&statement, true).map_err(unreadable)?;
@@ -84,8 +88,25 @@ fn is_ours(table: &TableReference) -> bool {
     matches!(table, TableReference::Bare { table } if names.contains(&&**table))
 }
 
-/// Looks at every query and subquery.
-struct OnlySelect;
+/// Looks at every query and subquery, and counts the tables that they read when every WITH query is written out as
+/// often as it is named: the planner does that, and a few hundred bytes can make it go on for ever.
+#[derive(Default)]
+struct OnlySelect {
+    /// The names of WITH queries, by where these stand in the tree.
+    named: HashMap<*const Query, String>,
+    /// What they read, by name; the most where a name is given twice.
+    reads: HashMap<String, usize>,
+    /// What the queries around the current place have read so far, outermost first.
+    open: Vec<usize>,
+}
+
+impl OnlySelect {
+    fn read(&mut self, tables: usize) {
+        if let Some(reads) = self.open.last_mut() {
+            *reads = reads.saturating_add(tables);
+        }
+    }
+}
 
 impl Visitor for OnlySelect {
     type Break = String;
@@ -97,7 +118,27 @@ impl Visitor for OnlySelect {
         if !query.locks.is_empty() {
             return ControlFlow::Break("FOR UPDATE".to_owned());
         }
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.named.insert(&raw const *cte.query, cte.alias.name.value.to_lowercase());
+        }
+        self.open.push(0);
         reads_only(&query.body)
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        let reads = self.open.pop().unwrap_or_default();
+        if reads > READS_MAX {
+            return ControlFlow::Break(format!("reading tables more than {READS_MAX} times"));
+        }
+        match self.named.remove(&(&raw const *query)) {
+            Some(name) => {
+                let most = self.reads.entry(name).or_default();
+                // What reads no table is still written out.
+                *most = reads.max(1).max(*most);
+            }
+            None => self.read(reads),
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
@@ -109,10 +150,15 @@ impl Visitor for OnlySelect {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<String> {
         match factor {
-            TableFactor::Table { args: None, .. }
-            | TableFactor::Derived { .. }
-            | TableFactor::NestedJoin { .. }
-            | TableFactor::UNNEST { .. } => ControlFlow::Continue(()),
+            TableFactor::Table { args: None, name, .. } => {
+                let ident = name.0.last().and_then(|part| part.as_ident());
+                let tables = ident.and_then(|ident| self.reads.get(&ident.value.to_lowercase())).copied();
+                self.read(tables.unwrap_or(1));
+                ControlFlow::Continue(())
+            }
+            TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => {
+                ControlFlow::Continue(())
+            }
             other => ControlFlow::Break(format!("table function {other}")),
         }
     }
@@ -190,6 +236,12 @@ mod tests {
                 "WITH RECURSIVE",
             ),
             ("SELECT * FROM samples FOR UPDATE", "FOR UPDATE"),
+            (
+                "WITH a AS (SELECT * FROM samples, samples s), b AS (SELECT * FROM a, a x, a y, a z), \
+                 c AS (SELECT * FROM b, B x, b y, b z, \"b\" w), d AS (SELECT * FROM c UNION SELECT * FROM c), \
+                 e AS (SELECT 1 WHERE 1 IN (SELECT 1 FROM d) OR 1 IN (SELECT 1 FROM d)) SELECT * FROM e, e f",
+                "reading tables more than 200 times",
+            ),
         ];
         for (sql, named) in refused {
             match check(sql) {

@@ -1,0 +1,75 @@
+//! Writes the seeds of every target to `corpus/`: `cargo run --example seeds`, after a format has changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cambium_blocks::testing::{Shape, random_dataset, random_profiles, tenant};
+use cambium_blocks::writer::{Compression, encode};
+use cambium_model::block::{LogId, LogRange, Offset, Partition};
+use cambium_proto::pprof::Decompressor;
+use cambium_proto::record;
+
+/// Golden profiles with one speciality each, none large.
+const PROFILES: [&str; 9] = [
+    "edge-drop-frames",
+    "edge-empty",
+    "edge-mappings",
+    "edge-names",
+    "edge-no-locations",
+    "edge-no-mappings",
+    "edge-numeric-labels",
+    "go-threadcreate",
+    "node-cpu-lines",
+];
+
+const QUERIES: [&str; 12] = [
+    "{}",
+    r#"{service_name="api",pod="a"}"#,
+    r#"{a!="b",c=~"x.*|y+",d!~"[a-z]{2,3}",}"#,
+    r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta{service_name="api"}"#,
+    "memory:inuse_space:bytes:space:bytes",
+    "parca_agent:samples:count::{}",
+    r#"{k8s.pod='\u00e9\x41\n\U0001f600'}"#,
+    r"{`a b`=`\`}",
+    r#"{a="", b=""}"#,
+    r#"{a="1",a="2"}"#,
+    r#"{a=~"(?i:x)\\d+\\p{Greek}(?P<n>.)"}"#,
+    r#"{a=~"((x{50}){50}){50}"}"#,
+];
+
+const MEMBER_BYTES_MAX: usize = 1 << 20;
+
+fn main() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut decompressor = Decompressor::new();
+    for name in PROFILES {
+        let path = folder.join("../golden/profiles").join(format!("{name}.pb.gz"));
+        let gzip = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let raw = decompressor.decompress(&gzip, MEMBER_BYTES_MAX).expect("golden profiles are sound");
+        write(&folder, "decoder", &format!("{name}.pb"), raw);
+        if name == "edge-empty" {
+            write(&folder, "decoder", "edge-empty.pb.gz", &gzip);
+        }
+    }
+    let small = Shape { profiles: 6, samples: 4, locations: 5, ..Shape::default() };
+    write(&folder, "decoder", "two.record", &record::encode(&tenant(1), &random_profiles(3, &small)[..2]));
+
+    let log = LogId { partition: Partition(1), log: 2 };
+    let range = LogRange { log, first: Offset(10), next: Offset(20) };
+    let datasets = [random_dataset(tenant(1), 8, &small), random_dataset(tenant(2), 9, &small)];
+    for (name, datasets, compression) in
+        [("hot.blk", &datasets[..1], Compression::Hot), ("two-cold.blk", &datasets[..], Compression::Cold)]
+    {
+        let block = encode(datasets, range, 3, 0, compression).expect("a small dataset can be encoded");
+        write(&folder, "block", name, &block.bytes);
+    }
+    for (index, query) in QUERIES.iter().enumerate() {
+        write(&folder, "query", &format!("{index:02}.txt"), query.as_bytes());
+    }
+}
+
+fn write(folder: &Path, target: &str, name: &str, bytes: &[u8]) {
+    let corpus = folder.join("corpus").join(target);
+    fs::create_dir_all(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
+    fs::write(corpus.join(name), bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+}

@@ -1,0 +1,102 @@
+//! A querier of this process over stored blocks, for figures that reach from the question to the flame graph.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cambium_blocks::Source;
+use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::kv::memory::MemoryStore;
+use cambium_metastore::symbols;
+use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants};
+use cambium_model::block::{LogId, Offset};
+use cambium_model::limits::Overrides;
+use cambium_model::selector::ProfileQuery;
+use cambium_model::tenant::Tenant;
+use cambium_model::time::TimeRange;
+use cambium_querier::fold::{Granularity, Truncated, Truncation, fold, truncate};
+use cambium_querier::heads::HeadsError;
+use cambium_querier::merged::Merged;
+use cambium_querier::request::{Aggregation, MergeQuery, Pick};
+use cambium_querier::{Config, Deps, Heads, Querier};
+use cambium_runtime::clock::{Clock, SystemClock};
+use cambium_runtime::metrics::Metrics;
+use tokio::sync::watch;
+
+use crate::fleet::{Stored, tenant};
+
+/// The flame graph that is made where a request does not say how large.
+pub const DEFAULT_VIEW: Truncation = Truncation { max_nodes: 8_192, min_fraction: 0.0 };
+
+/// Who answers.
+pub struct Questions {
+    pub querier: Querier,
+    pub symbols: Arc<Symbols>,
+    _limits: watch::Sender<Arc<Overrides>>,
+}
+
+/// The same sources for everyone, whatever blocks there are.
+struct FixedHeads(Vec<Arc<dyn Source>>);
+
+#[async_trait]
+impl Heads for FixedHeads {
+    async fn heads(
+        &self,
+        _tenant: &Tenant,
+        _committed: &[(LogId, Offset)],
+    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
+        Ok(self.0.clone())
+    }
+}
+
+impl Questions {
+    /// A querier that finds this block in its catalogue.
+    pub async fn of_block(stored: &Stored) -> anyhow::Result<Self> {
+        let questions = Self::new(stored, Vec::new());
+        let range = stored.meta.log_ranges[0];
+        let catalogue = &questions.querier.deps().catalogue;
+        let epoch = catalogue.open_log(range.log, "bench").await?.epoch;
+        let block = Some((*stored.meta).clone());
+        catalogue.commit_flush(&FlushCommit { range, epoch, block }).await?;
+        Ok(questions)
+    }
+
+    /// A querier that finds only these sources.
+    pub fn of_sources(stored: &Stored, sources: Vec<Arc<dyn Source>>) -> Self {
+        Self::new(stored, sources)
+    }
+
+    fn new(stored: &Stored, heads: Vec<Arc<dyn Source>>) -> Self {
+        let kv: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let config = symbols::Config::default();
+        let symbols = Arc::new(Symbols::new(Arc::clone(&kv), Arc::clone(&clock), &config));
+        let (sender, limits) = watch::channel(Arc::new(Overrides::default()));
+        let deps = Deps {
+            catalogue: Arc::new(Catalogue::new(Arc::clone(&kv))),
+            tenants: Arc::new(Tenants::new(kv, Arc::clone(&clock))),
+            symbols: Arc::clone(&symbols),
+            store: Arc::clone(&stored.store),
+            cache: Arc::clone(&stored.cache),
+            heads: Arc::new(FixedHeads(heads)),
+            limits,
+            clock,
+            metrics: Metrics::new(),
+        };
+        Self { querier: Querier::new(Config::default(), deps), symbols, _limits: sender }
+    }
+
+    /// The sum of everything the query selects.
+    pub async fn merge(&self, query: &str) -> anyhow::Result<Merged> {
+        let query: ProfileQuery = query.parse()?;
+        let pick = Pick::Range { range: TimeRange::ALL, aggregation: Aggregation::Sum };
+        Ok(self.querier.merge(&MergeQuery { tenant: tenant(), query, pick, by: Vec::new() }).await?)
+    }
+
+    /// The same as a flame graph without names: folded by function and truncated to the default view.
+    pub async fn flame_graph(&self, query: &str) -> anyhow::Result<Truncated<1>> {
+        let merged = self.merge(query).await?;
+        let [group] = &merged.groups[..] else { anyhow::bail!("one group was asked for") };
+        let folded = fold([&group.tree], Granularity::Function);
+        Ok(truncate(folded.ok_or_else(|| anyhow::anyhow!("the sum overflows"))?, DEFAULT_VIEW))
+    }
+}

@@ -1,0 +1,20 @@
+//! Tests of the whole: what people see, what survives, what the house looks like.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod tidy;
+
+mod main_job;
+
+mod golden;
+
+mod durability;
+
+mod bad_input;
+
+mod isolation;
+
+mod grpc;
+
+/// The binary with failpoints.
+const BINARY: &str = env!("CARGO_BIN_EXE_cambium-under-test");
