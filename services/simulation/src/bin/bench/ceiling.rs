@@ -7,8 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cambium_blocks::Dataset;
-use cambium_proto::pprof::Decompressor;
 use parquet::basic::{Encoding, Repetition, Type as Physical};
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::{DataType, Int32Type, Int64Type};
@@ -16,6 +14,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, Type};
+
+use cambium_blocks::Dataset;
+use cambium_proto::pprof::Decompressor;
 
 use crate::Bench;
 use crate::cpu::best;

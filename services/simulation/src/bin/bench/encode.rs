@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cambium_blocks::writer::{Compression, EncodedBlock};
+use cambium_blocks::writer::Compression;
 use cambium_loadtest::w::H;
+use cambium_model::block::BlockMeta;
 
 use crate::Bench;
 use crate::ceiling::Ceiling;
@@ -34,7 +35,7 @@ fn size(bench: &mut Bench, name: &str, fleet: &Fleet, bars: [f64; 2]) -> anyhow:
         bench.table.add(
             Row::new(format!("{name}: whole block per sample, {temperature}"), figure, Unit::BytesEach)
                 .at_most(bar)
-                .note(sections(&block, samples)),
+                .note(sections([&block.meta], samples)),
         );
     }
     let with_ids = fleet.encode(0, Compression::Hot)?.bytes.len();
@@ -68,9 +69,11 @@ fn stacks(fleet: &Fleet) -> usize {
     used.into_iter().filter(|used| *used).count()
 }
 
-fn sections(block: &EncodedBlock, samples: f64) -> String {
+/// Bytes of each kind of section, per sample.
+pub fn sections<'a>(blocks: impl IntoIterator<Item = &'a BlockMeta>, samples: f64) -> String {
     let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
-    for section in block.meta.datasets.iter().flat_map(|dataset| &dataset.sections) {
+    let datasets = blocks.into_iter().flat_map(|block| &block.datasets);
+    for section in datasets.flat_map(|dataset| &dataset.sections) {
         *bytes.entry(format!("{:?}", section.kind).to_lowercase()).or_default() += section.length;
     }
     let parts = bytes.iter().map(|(kind, bytes)| format!("{kind} {:.3}", *bytes as f64 / samples));

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+
 use cambium_blocks::cache::Cache;
 use cambium_blocks::writer::{self, Compression, EncodedBlock};
 use cambium_blocks::{BlockSource, Dataset};
@@ -11,8 +14,6 @@ use cambium_loadtest::w::{Shape, Workload};
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset, Partition};
 use cambium_model::limits::TenantLimits;
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
 
 /// Time of the first round: in the middle of a rollup bucket, as heads begin anywhere.
 pub const START_NS: i64 = 1_700_000_530_000_000_000;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
+
 use cambium_blocks::Source;
 use cambium_metastore::catalogue::FlushCommit;
 use cambium_metastore::kv::memory::MemoryStore;
@@ -20,7 +22,6 @@ use cambium_querier::request::{Aggregation, MergeQuery, Pick};
 use cambium_querier::{Config, Deps, Heads, Querier};
 use cambium_runtime::clock::{Clock, SystemClock};
 use cambium_runtime::metrics::Metrics;
-use tokio::sync::watch;
 
 use crate::fleet::{Stored, tenant};
 

@@ -6,13 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use cambium_loadtest::w::{self, Workload};
-use cambium_loadtest::w1::{self, W1};
-use cambium_runtime::clock::{Clock, SystemClock};
-use cambium_simulation::{Client, Sandbox};
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore};
 use prost::Message;
 
+use cambium_blocks::local::DurableLocal;
+use cambium_loadtest::w::{self, Workload};
+use cambium_loadtest::w1::{self, W1};
+use cambium_model::block::BlockMeta;
+use cambium_runtime::clock::{Clock, SystemClock};
+use cambium_simulation::{Client, Sandbox};
+
 use crate::Bench;
+use crate::encode::sections;
 use crate::table::{Row, Unit};
 use process::{disk_bytes, memory, server_time};
 
@@ -96,10 +102,22 @@ fn w1_disk(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let blocks = disk_bytes(&folder.join("blocks"))? / samples;
     let all = disk_bytes(folder)? / samples;
     let row = Row::new("W1: blocks on disk, per sample", blocks, Unit::BytesEach).at_most(SAMPLE_BYTES_MAX);
-    bench.table.add(row.note("level 0; two values per sample"));
+    let metas = bench.runtime.block_on(block_metas(&folder.join("blocks")))?;
+    bench.table.add(row.note(format!("level 0, two values per sample; {}", sections(&metas, samples))));
     let row = Row::new("W1: the whole data folder, per sample", all, Unit::BytesEach);
     bench.table.add(row.note("with the log's last segment and the metastore, which has every name once"));
     Ok(())
+}
+
+/// What the blocks below a folder say of themselves.
+async fn block_metas(folder: &Path) -> anyhow::Result<Vec<BlockMeta>> {
+    let store = DurableLocal::open(folder)?;
+    let files: Vec<ObjectMeta> = store.list(None).try_collect().await?;
+    let mut metas = Vec::new();
+    for file in files {
+        metas.push(cambium_blocks::reader::open(&store, file.location.as_ref()).await?);
+    }
+    Ok(metas)
 }
 
 fn w1_queries(bench: &mut Bench, sandbox: &Sandbox, start_ns: i64) -> anyhow::Result<()> {
@@ -161,8 +179,15 @@ fn check_sums(client: &Client, start_ns: i64) -> anyhow::Result<()> {
 /// All of workload W over HTTP, made while it is sent; and a server that has nothing to do.
 pub fn http(bench: &mut Bench) -> anyhow::Result<()> {
     let binary = build()?;
-    let row = Row::new("idle: memory", idle_memory(&binary)?, Unit::Bytes).at_most(IDLE_RSS_MAX);
-    bench.table.add(row.note(format!("{} s after an empty start, profiling itself", IDLE.as_secs())));
+    let when = format!("{} s after an empty start", IDLE.as_secs());
+    let row = Row::new("idle: memory, default settings", idle_memory(&binary, true)?, Unit::Bytes);
+    let size = std::fs::metadata(&binary)?.len() as f64;
+    bench.table.add(row.at_most(IDLE_RSS_MAX).note(format!(
+        "{when}; profiles itself, so pages of a binary of {:.0} MB with debug info count",
+        size / 1e6
+    )));
+    let row = Row::new("idle: memory, self-profiling off", idle_memory(&binary, false)?, Unit::Bytes);
+    bench.table.add(row.note(when));
 
     let workload = Workload::new(w::W, &bench.folder)?;
     let count = workload.series() * workload.rounds();
@@ -196,13 +221,14 @@ pub fn http(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory of a server with default settings and nothing to do but to profile itself.
-fn idle_memory(binary: &Path) -> anyhow::Result<f64> {
+/// Memory of a server with nothing to do but, where it is to, to profile itself.
+fn idle_memory(binary: &Path, profiles_itself: bool) -> anyhow::Result<f64> {
     let folder = tempfile::tempdir()?;
     let mut server = Command::new(binary)
         .arg("--data-dir")
         .arg(folder.path())
         .args(["--listen", "127.0.0.1:0", "--internal.listen", "127.0.0.1:0", "--log.filter", "error"])
+        .arg(format!("--self-profiling.enabled={profiles_itself}"))
         .spawn()?;
     pause(IDLE);
     let measured = memory(server.id());
