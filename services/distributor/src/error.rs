@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cambium_model::labels::LabelsError;
 use cambium_model::selector::SelectorError;
+use cambium_model::time::TimeError;
 use cambium_proto::pprof::{self, Fault};
 use cambium_runtime::error::{HasKind, Kind, RETRY_AFTER_DEFAULT};
 use cambium_runtime::tenancy::AuthError;
 
-use crate::http::TimestampError;
 use crate::metrics::Reason;
 use crate::sink::SinkError;
 use crate::validate::Violation;
@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// The `timestamp` parameter is not a time.
     #[error("parameter timestamp")]
-    Timestamp(#[from] TimestampError),
+    Timestamp(#[from] TimeError),
     /// The profile id has the wrong length or is not hexadecimal.
     #[error("profile_id must be 16 bytes (32 hexadecimal digits over HTTP)")]
     ProfileId,
@@ -108,7 +108,7 @@ pub enum Error {
     },
     /// Decoding panicked: a defect.
     #[error("the decoder failed")]
-    Decoder(#[source] tokio::task::JoinError),
+    Decoder,
 }
 
 impl From<pprof::Error> for Error {
@@ -139,7 +139,7 @@ impl HasKind for Error {
             Self::Violation(source) => source.kind(),
             Self::Tenant(source) | Self::Symbols(source) => source.kind(),
             Self::Sink(source) => source.kind(),
-            Self::Decoder(_) => Kind::Internal,
+            Self::Decoder => Kind::Internal,
         }
     }
 
@@ -179,7 +179,7 @@ impl Error {
             Self::Profile(source) => Some(Reason::of_profile(source)),
             Self::Violation(source) => Some(source.reason()),
             Self::SeriesLimit { .. } => Some(Reason::SeriesLimit),
-            Self::Decoder(_) => Some(Reason::MalformedProfile),
+            Self::Decoder => Some(Reason::MalformedProfile),
         }
     }
 }

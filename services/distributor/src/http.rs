@@ -2,8 +2,6 @@
 
 #![expect(unused_qualifications, reason = "in what utoipa's attribute expands to")]
 
-mod timestamp;
-
 use axum::body::{Body, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -11,6 +9,7 @@ use axum::{Extension, Json, Router, routing};
 use bytes::{Bytes, BytesMut};
 use cambium_model::profile::ProfileId;
 use cambium_model::selector::parse_labels;
+use cambium_model::time;
 use cambium_runtime::error::ApiError;
 use cambium_runtime::tenancy::{Access, AuthError, Identity};
 use futures::StreamExt;
@@ -19,8 +18,6 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::error::Error;
 use crate::service::{Admitted, Handle, Push};
-
-pub use timestamp::TimestampError;
 
 /// The distributor's routes. Requests must carry an [`Identity`] in their extensions.
 pub fn router(handle: Handle) -> Router {
@@ -112,7 +109,7 @@ async fn read(
 ) -> Result<Push, Error> {
     let Query(parameters) = query.map_err(|rejection| Error::Query(rejection.body_text()))?;
     let labels = parse_labels(&parameters.labels)?;
-    let time_ns = parameters.timestamp.as_deref().map(timestamp::parse).transpose()?;
+    let time_ns = parameters.timestamp.as_deref().map(time::parse).transpose()?;
     let id = parameters.profile_id.as_deref().map(profile_id).transpose()?;
     let body = read_body(admitted, body).await?;
     Ok(Push { body, labels, name: parameters.name, time_ns, id, addresses_relative: false })

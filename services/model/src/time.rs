@@ -1,4 +1,6 @@
-//! Ranges of time, in nanoseconds since the Unix epoch.
+//! Instants and ranges of time, in nanoseconds since the Unix epoch.
+
+use chrono::DateTime;
 
 /// Nanoseconds in a second.
 pub const SECOND_NS: i64 = 1_000_000_000;
@@ -46,9 +48,93 @@ pub fn bucket_start(time_ns: i64) -> i64 {
     time_ns.div_euclid(ROLLUP_BUCKET_NS) * ROLLUP_BUCKET_NS
 }
 
+/// Why a text is not an instant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is neither RFC 3339 nor seconds since 1970")]
+pub struct TimeError {
+    text: String,
+}
+
+/// Characters of a text that an error repeats.
+const REPEATED_CHARS_MAX: usize = 64;
+
+/// Digits of a second's fraction that fit nanoseconds.
+const FRACTION_DIGITS: usize = 9;
+
+/// An instant as people and Prometheus write it, as nanoseconds since the Unix epoch; further digits are cut off.
+///
+/// Errors: the text is no time or lies outside 1677 to 2262.
+pub fn parse(text: &str) -> Result<i64, TimeError> {
+    unix_seconds(text)
+        .or_else(|| DateTime::parse_from_rfc3339(text).ok()?.timestamp_nanos_opt())
+        .ok_or_else(|| TimeError { text: text.chars().take(REPEATED_CHARS_MAX).collect() })
+}
+
+/// Decimal seconds, exact to the nanosecond, which a float is not.
+fn unix_seconds(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let decimal = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !decimal(whole) || !decimal(fraction) {
+        return None;
+    }
+    let kept = &fraction[..fraction.len().min(FRACTION_DIGITS)];
+    let padded = format!("{kept:0<FRACTION_DIGITS$}").parse::<i64>().ok()?;
+    let nanos = whole.parse::<i64>().ok()?.checked_mul(SECOND_NS)?.checked_add(padded)?;
+    Some(if digits.len() < text.len() { -nanos } else { nanos })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_are_read_to_the_nanosecond() {
+        let cases = [
+            ("0", Some(0)),
+            ("1767366245", Some(1_767_366_245 * SECOND_NS)),
+            ("1767366245.5", Some(1_767_366_245_500_000_000)),
+            ("1767366245.1234567899", Some(1_767_366_245_123_456_789)),
+            ("-1.5", Some(-1_500_000_000)),
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("1969-12-31T23:59:59Z", Some(-SECOND_NS)),
+            ("2026-01-02T15:04:05Z", Some(1_767_366_245 * SECOND_NS)),
+            ("2026-01-02t15:04:05.25z", Some(1_767_366_245_250_000_000)),
+            ("2026-01-02 17:04:05+02:00", Some(1_767_366_245 * SECOND_NS)),
+            ("2026-01-02T09:34:05-05:30", Some(1_767_366_245 * SECOND_NS)),
+            ("2024-02-29T00:00:00Z", Some(1_709_164_800 * SECOND_NS)),
+            ("2016-12-31T23:59:60Z", Some(1_483_228_800 * SECOND_NS)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text).ok(), expected, "{text:?}");
+        }
+        let refused = [
+            "",
+            "-",
+            "+1",
+            "now",
+            "1e9",
+            "1.2.3",
+            "1,5",
+            "1700000000.x",
+            "99999999999999999999",
+            "ä:ö",
+            "9999-01-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-01-02T24:00:00Z",
+            "2026-01-02T15:60:05Z",
+            "2026-01-02T15:04Z",
+            "2026-1-2T15:04:05Z",
+            "2026-01-02T15:04:05",
+            "2026-01-02T15:04:05.Z",
+            "2026-01-02T15:04:05+99:00",
+            "2026-01-02T15:04:05Zx",
+        ];
+        for text in refused {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn ranges_are_half_open() {

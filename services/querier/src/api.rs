@@ -27,8 +27,6 @@ mod range;
 mod shape;
 mod sql;
 mod status;
-mod time;
-
 /// Bytes of a request's form or statement.
 const BODY_BYTES_MAX: usize = 1 << 20;
 

@@ -6,18 +6,21 @@ use std::str::FromStr;
 use axum::extract::{Form, FromRequest, Query, Request};
 use cambium_model::limits::TenantLimits;
 use cambium_model::selector::SelectorError;
-use cambium_model::time::SECOND_NS;
+use cambium_model::time::{self, SECOND_NS};
 use cambium_runtime::error::{ApiError, HasKind, Kind};
 use cambium_runtime::quantity::Span;
 use http::{Method, StatusCode};
 
-use super::{BODY_BYTES_MAX, time};
+use super::BODY_BYTES_MAX;
 
 /// Range of a request that gives none: the last hour.
 const RANGE_DEFAULT_NS: i64 = 3_600 * SECOND_NS;
 
 /// Characters of a wrong value that a message repeats.
 const VALUE_SHOWN_MAX: usize = 200;
+/// What a time may look like, for messages.
+const TIME_FORMS: &str =
+    "a time: RFC 3339 such as 2026-01-02T15:04:05Z, or unix seconds such as 1767366245.5";
 
 /// Names and values in the order given.
 pub(super) type Pairs = Vec<(String, String)>;
@@ -136,7 +139,7 @@ impl Params {
 
     /// An instant, nanoseconds since the epoch.
     pub(super) fn time(&self, name: &str) -> Result<Option<i64>, ParamError> {
-        self.parsed(name, time::parse, || time::FORMS.to_owned())
+        self.parsed(name, |text| time::parse(text).ok(), || TIME_FORMS.to_owned())
     }
 
     /// A duration in nanoseconds, more than 0: seconds, or with a unit.
