@@ -14,8 +14,9 @@
 //!   first; `depth` counts locations, of which an inlined one has several functions.
 //!
 //! Every label is a column of its own name, or `label_<name>` where that is taken; an absent label is empty text, as in
-//! selectors, and one that no series of the range has is no column. The tables hold the request's range and nothing else exists in the session: no other tenant, no file, no
-//! catalogue. A statement runs on one blocking thread, so that a heavy one takes no time from other requests.
+//! selectors, and one that no series of the range has is no column. The tables hold the request's range and nothing
+//! else exists in the session: no other tenant, no file, no catalogue. A statement runs on one blocking thread, so that
+//! a heavy one takes no time from other requests.
 
 use std::sync::Arc;
 
@@ -155,7 +156,8 @@ fn yielding(plan: Arc<dyn ExecutionPlan>) -> PlanResult<Arc<dyn ExecutionPlan>> 
     Ok(plan.transform_up(wrap)?.data)
 }
 
-/// What cannot be planned or computed is the statement's fault; our own errors and those of memory are not.
+/// What cannot be planned or computed is the statement's fault, also where the planner calls that internal, as it does
+/// for some types that do not fit; our own errors and those of memory are not.
 fn sql_error(error: DataFusionError) -> Error {
     if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
         return Error::Memory { source: Box::new(error) };
@@ -168,6 +170,7 @@ fn sql_error(error: DataFusionError) -> Error {
         | DataFusionError::Configuration(_)
         | DataFusionError::SchemaError(..)
         | DataFusionError::Execution(_)
+        | DataFusionError::Internal(_)
         | DataFusionError::Diagnostic(..)
         | DataFusionError::Collection(_) => Error::Sql { message: message(&error) },
         DataFusionError::Context(_, inner) => sql_error(*inner),
