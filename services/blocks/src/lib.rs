@@ -14,6 +14,10 @@
 
 pub mod series_table;
 
+pub mod path_table;
+
+pub mod shape;
+
 pub mod tree;
 
 pub mod dataset;

@@ -1,8 +1,10 @@
 //! Trees of stack traces and sums on them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cambium_model::stacktrace::{LocationId, NO_PARENT, Node, PathHash};
+
+use crate::shape::{FoldBy, Shape};
 
 /// The location of a scope node, which is no place in code.
 pub const SCOPE_LOCATION: u32 = u32::MAX;
@@ -17,6 +19,14 @@ pub struct Tree {
     pub paths: Vec<PathHash>,
     /// What `nodes` refer to.
     pub locations: Vec<LocationId>,
+    shapes: Shapes,
+}
+
+/// What has been asked of a tree as it is.
+#[derive(Clone, Debug, Default)]
+struct Shapes {
+    by_location: OnceLock<Arc<Shape>>,
+    by_function: OnceLock<Arc<Shape>>,
 }
 
 impl Tree {
@@ -32,7 +42,7 @@ impl Tree {
             };
             paths.push(path);
         }
-        Self { nodes, paths, locations }
+        Self { nodes, paths, locations, shapes: Shapes::default() }
     }
 
     /// Adds a scope node and returns its position.
@@ -44,7 +54,17 @@ impl Tree {
     pub fn push_node(&mut self, node: Node, path: PathHash) -> u32 {
         self.nodes.push(node);
         self.paths.push(path);
+        self.shapes = Shapes::default();
         (self.nodes.len() - 1) as u32
+    }
+
+    /// The tree folded; made at the first call and kept until a node is added.
+    pub fn shape(&self, by: FoldBy) -> Arc<Shape> {
+        let kept = match by {
+            FoldBy::Location => &self.shapes.by_location,
+            FoldBy::Function => &self.shapes.by_function,
+        };
+        Arc::clone(kept.get_or_init(|| Arc::new(Shape::new(self, by))))
     }
 
     /// How many nodes, scope nodes included.

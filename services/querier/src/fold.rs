@@ -1,22 +1,22 @@
-//! From places to functions, still without names: a merged tree folded at the granularity asked for, and the light
-//! parts of it dropped.
+//! From merged trees to what is shown, still without names: one side or two of a diff in one tree, and the light parts of
+//! it dropped. Merges have folded by the granularity asked for already.
 //!
 //! ```text
-//!   MergedTree ──fold──► FoldedTree ──truncate──► Truncated { survivors, one `other` per parent that lost children }
-//!   (every location)     (a node per key)         (what a flame graph shows; only its names are looked up)
+//!   MergedTree ──unite──► FoldedTree ──truncate──► Truncated { survivors, one `other` per parent that lost children }
+//!   (a node per key)      (cumulative, N sides)    (what a flame graph shows; only its names are looked up)
 //! ```
 //!
 //! Laws: `children + self == cumulative` at every node before and after; what survives keeps its values exactly; ties
 //! are ordered by path, so that the same data give the same answer however they were split. Trees carry `N` values
 //! per node side by side: one for a merge, two for a diff, whose trees become the union of both sides.
 
-use std::borrow::Cow;
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
+use cambium_blocks::path_table::PathTable;
+use cambium_blocks::shape::FoldBy;
 use cambium_model::stacktrace::{LocationId, NO_PARENT, PathHash};
 
 use crate::merged::{MergedTree, ROOT_LOCATION};
-use crate::path_table::PathTable;
 
 /// What makes two frames the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,17 @@ pub enum Granularity {
     Line,
     /// Their function, source line and address.
     Address,
+}
+
+impl Granularity {
+    /// What a merge must fold by for a view at this granularity.
+    pub fn fold_by(self) -> FoldBy {
+        match self {
+            Self::Function => FoldBy::Function,
+            // Lines and addresses are told apart by name, after the look-up.
+            Self::Line | Self::Address => FoldBy::Location,
+        }
+    }
 }
 
 /// A tree of fold keys as parallel columns: node 0 is the root, parents come before their children.
@@ -79,47 +90,22 @@ pub struct Other<const N: usize> {
     pub values: [i64; N],
 }
 
-/// Folds trees into one, a column of values each. `None` where a sum does not fit 64 bits.
-pub fn fold<const N: usize>(trees: [&MergedTree; N], granularity: Granularity) -> Option<FoldedTree<N>> {
-    let nodes = trees.iter().map(|tree| tree.len()).max().unwrap_or_default();
-    let mut table = PathTable::with_capacity(nodes);
-    let mut folded = FoldedTree::with_capacity(nodes);
-    let mut positions = Vec::with_capacity(nodes);
-    for (column, tree) in trees.iter().enumerate() {
-        // All paths first: the look-ups below then do not wait for each other, and memory answers several at once.
-        let paths = match granularity {
-            Granularity::Function => Cow::Owned(function_paths(tree)),
-            Granularity::Line | Granularity::Address => Cow::Borrowed(tree.paths.as_slice()),
-        };
-        positions.clear();
-        positions.push(0);
-        add(&mut folded.self_values[0][column], tree.self_values[0])?;
-        for node in 1..tree.len() {
-            let location = tree.locations[node];
-            let position = table.position(paths[node]);
-            if position as usize == folded.locations.len() {
-                folded.push(positions[tree.parents[node] as usize], location, [0; N]);
-            }
-            let representative = &mut folded.locations[position as usize];
-            *representative = location.min(*representative);
-            add(&mut folded.self_values[position as usize][column], tree.self_values[node])?;
-            positions.push(position);
-        }
+/// Trees of one granularity as one tree, a column of values each. `None` where a sum does not fit 64 bits.
+pub fn unite<const N: usize>(trees: [MergedTree; N]) -> Option<FoldedTree<N>> {
+    let mut trees = trees.into_iter().enumerate();
+    let Some((_, first)) = trees.next() else { return Some(FoldedTree::with_capacity(0)) };
+    let mut united = FoldedTree::of_first(first);
+    let mut table: Option<PathTable> = None;
+    for (column, tree) in trees {
+        let table = table.get_or_insert_with(|| {
+            let mut table = PathTable::with_capacity(united.len() + tree.len());
+            united.paths.iter().for_each(|path| _ = table.position(*path));
+            table
+        });
+        united.add(column, &tree, table);
     }
-    folded.paths = table.into_paths();
-    folded.accumulate()?;
-    Some(folded)
-}
-
-/// The path of function keys to each node.
-fn function_paths(tree: &MergedTree) -> Vec<PathHash> {
-    let mut paths = Vec::with_capacity(tree.len());
-    paths.push(PathHash::ROOT);
-    for (parent, location) in tree.parents.iter().zip(&tree.locations).skip(1) {
-        let above: PathHash = paths[*parent as usize];
-        paths.push(above.child_key(location.function_key()));
-    }
-    paths
+    united.accumulate()?;
+    Some(united)
 }
 
 /// Drops the lightest nodes. A node survives only with its ancestors, so it counts for no more than any of them;
@@ -177,17 +163,46 @@ fn survivors<const N: usize>(tree: &FoldedTree<N>, truncation: Truncation) -> Ve
         weights[node] = weights[parent].min(weight(&values));
         depths[node] = depths[parent] + 1;
     }
-    let mut order: Vec<u32> = (1..tree.len() as u32).filter(|node| kept[*node as usize]).collect();
-    if truncation.max_nodes > 0 && order.len() > truncation.max_nodes {
-        order.select_nth_unstable_by_key(truncation.max_nodes, |node| {
-            let node = *node as usize;
-            (Reverse(weights[node]), depths[node], tree.paths[node])
-        });
-        for node in &order[truncation.max_nodes..] {
-            kept[*node as usize] = false;
-        }
+    if truncation.max_nodes > 0 {
+        keep_heaviest(truncation.max_nodes, &mut kept, &weights, |node| (depths[node], tree.paths[node]));
     }
     kept
+}
+
+/// Keeps the root and the `max_nodes` heaviest of the nodes kept so far; of equals those that `tie` puts first.
+fn keep_heaviest<T: Ord>(max_nodes: usize, kept: &mut [bool], weights: &[u64], tie: impl Fn(usize) -> T) {
+    // Counting weights by magnitude finds the class that the last survivor is in; only that class must be sorted.
+    let mut counts = vec![0_usize; magnitude(u64::MAX) + 1];
+    (1..kept.len()).filter(|node| kept[*node]).for_each(|node| counts[magnitude(weights[node])] += 1);
+    let mut room = max_nodes;
+    let mut fits = |count: &usize| match room.checked_sub(*count) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    let whole = counts.iter().rev().take_while(|count| fits(count)).count();
+    let Some(last) = (counts.len() - whole).checked_sub(1) else { return };
+    let mut of_last = Vec::new();
+    for node in 1..kept.len() {
+        match magnitude(weights[node]).cmp(&last) {
+            Ordering::Greater => {}
+            Ordering::Equal if kept[node] => of_last.push(node),
+            Ordering::Equal => {}
+            Ordering::Less => kept[node] = false,
+        }
+    }
+    if room < of_last.len() {
+        of_last.select_nth_unstable_by_key(room, |node| (Reverse(weights[*node]), tie(*node)));
+        of_last[room..].iter().for_each(|node| kept[*node] = false);
+    }
+}
+
+/// A class of weights, greater for greater ones: the position of the highest bit and the five below it.
+fn magnitude(weight: u64) -> usize {
+    let shift = (u64::BITS - weight.leading_zeros()).saturating_sub(6);
+    shift as usize * 32 + (weight >> shift) as usize
 }
 
 /// How much room a node's values ask for: the largest of them, whatever its sign.
@@ -203,6 +218,33 @@ pub(crate) fn add(sum: &mut i64, value: i64) -> Option<()> {
 }
 
 impl<const N: usize> FoldedTree<N> {
+    /// A tree whose values are the first of `N`.
+    fn of_first(tree: MergedTree) -> Self {
+        let first = |value| std::array::from_fn(|column| if column == 0 { value } else { 0 });
+        Self {
+            self_values: tree.self_values.into_iter().map(first).collect(),
+            parents: tree.parents,
+            locations: tree.locations,
+            paths: tree.paths,
+            cumulative: Vec::new(),
+        }
+    }
+
+    /// Fills a column that is still empty; nodes that are not there yet are added.
+    fn add(&mut self, column: usize, tree: &MergedTree, table: &mut PathTable) {
+        // All look-ups first: they do not wait for each other, and memory answers several at once.
+        let positions: Vec<u32> = tree.paths.iter().map(|path| table.position(*path)).collect();
+        for (node, position) in positions.iter().map(|position| *position as usize).enumerate() {
+            if position == self.len() {
+                self.push(positions[tree.parents[node] as usize], tree.locations[node], [0; N]);
+                self.paths.push(tree.paths[node]);
+            }
+            let representative = &mut self.locations[position];
+            *representative = tree.locations[node].min(*representative);
+            self.self_values[position][column] = tree.self_values[node];
+        }
+    }
+
     /// A root without values; whoever adds nodes fills in paths and cumulative values.
     fn with_capacity(nodes: usize) -> Self {
         let mut tree = Self {
@@ -244,6 +286,9 @@ impl<const N: usize> FoldedTree<N> {
         false
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests;

@@ -45,8 +45,6 @@ mod engine;
 
 mod sql;
 
-mod path_table;
-
 pub mod fold;
 
 pub mod resolve;

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use cambium_blocks::shape::FoldBy;
 use cambium_model::profile_type::ProfileType;
 use cambium_model::selector::{ProfileQuery, Selector, SelectorError};
 use cambium_model::tenant::Tenant;
@@ -63,6 +64,8 @@ pub struct MergeQuery {
     pub query: ProfileQuery,
     /// Which of their profiles.
     pub pick: Pick,
+    /// Which nodes are one. Downloads of samples keep every location, whatever this says.
+    pub fold_by: FoldBy,
     /// One tree per combination of these labels' values; one tree in all when empty.
     pub by: Vec<String>,
 }

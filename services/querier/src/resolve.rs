@@ -11,8 +11,9 @@
 
 use std::sync::Arc;
 
+use cambium_blocks::path_table::PathTable;
 use cambium_metastore::Symbols;
-use cambium_model::stacktrace::{LocationId, NO_PARENT};
+use cambium_model::stacktrace::{LocationId, NO_PARENT, PathHash};
 use cambium_model::symbols::Location;
 use cambium_model::tenant::Tenant;
 use hashbrown::HashMap;
@@ -20,7 +21,6 @@ use hashbrown::hash_map::Entry;
 
 use crate::error::Error;
 use crate::fold::{Granularity, Truncated, add};
-use crate::path_table::PathTable;
 
 pub mod frame;
 
@@ -203,7 +203,9 @@ impl<const N: usize> Nodes<N> {
         };
         let mut list = Vec::with_capacity(nodes);
         list.push(root);
-        Self { list, table: PathTable::with_capacity(nodes) }
+        let mut table = PathTable::with_capacity(nodes);
+        table.position(PathHash::ROOT);
+        Self { list, table }
     }
 
     fn child(&mut self, parent: u32, frame: u32) -> u32 {

@@ -13,6 +13,7 @@ use super::place::Place;
 use super::table::Table;
 use crate::Error;
 use crate::cache::Weigh;
+use crate::shape::Shape;
 use crate::source::Profiles;
 use crate::tree::{SCOPE_LOCATION, Tree};
 
@@ -133,7 +134,9 @@ pub(crate) struct StackTable {
 
 impl Weigh for StackTable {
     fn weight(&self) -> usize {
-        self.node_of_stack.len() * 4 + self.tree.len() * 16 + self.tree.locations.len() * 16
+        // Queries will ask for the tree's shapes.
+        let node_bytes = 16 + 2 * Shape::NODE_BYTES;
+        self.node_of_stack.len() * 4 + self.tree.len() * node_bytes + self.tree.locations.len() * 16
     }
 }
 

@@ -51,8 +51,8 @@ pub(super) async fn diff(
     if let Some(name) = ["time", "by"].into_iter().find(|name| params.get(name).is_some()) {
         return Err(ParamError::Conflict { name, other: "a diff".to_owned() }.into());
     }
-    let left_query = merge_query(&querier, &caller, &params, "left_")?;
-    let right_query = merge_query(&querier, &caller, &params, "right_")?;
+    let left_query = merge_query(&querier, &caller, &params, "left_", shape.fold_by())?;
+    let right_query = merge_query(&querier, &caller, &params, "right_", shape.fold_by())?;
     let (left_type, right_type) = (&left_query.query.profile_type, &right_query.query.profile_type);
     if (&left_type.sample_type, &left_type.sample_unit) != (&right_type.sample_type, &right_type.sample_unit)
     {

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use cambium_blocks::shape::FoldBy;
 use cambium_model::labels::Labels;
 use cambium_model::selector::ProfileQuery;
 use cambium_runtime::error::ApiError;
@@ -49,7 +50,7 @@ pub(super) async fn query(
     params: Params,
 ) -> Result<Response, ApiError> {
     let shape = Shape::read(&params)?;
-    let query = merge_query(&querier, &caller, &params, "")?;
+    let query = merge_query(&querier, &caller, &params, "", shape.fold_by())?;
     if !query.by.is_empty() && !matches!(shape.form, Form::Flamegraph | Form::Top) {
         let other = "this format: it goes with flamegraph and top".to_owned();
         return Err(ParamError::Conflict { name: "by", other }.into());
@@ -83,6 +84,7 @@ pub(super) fn merge_query(
     caller: &Caller,
     params: &Params,
     prefix: &str,
+    fold_by: FoldBy,
 ) -> Result<MergeQuery, ParamError> {
     let query: ProfileQuery = params.selector(&format!("{prefix}query"))?;
     let aggregation = params.choice("agg", &AGGREGATIONS)?;
@@ -100,7 +102,7 @@ pub(super) fn merge_query(
             Pick::Range { range: inclusive(start, end), aggregation }
         }
     };
-    Ok(MergeQuery { tenant: caller.tenant.clone(), query, pick, by: params.names("by") })
+    Ok(MergeQuery { tenant: caller.tenant.clone(), query, pick, fold_by, by: params.names("by") })
 }
 
 /// The exact profile: every location, every sample label.

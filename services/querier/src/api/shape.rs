@@ -1,12 +1,13 @@
 //! What form an answer takes, and the way from sums to that form.
 
+use cambium_blocks::shape::FoldBy;
 use cambium_model::profile_type::ProfileType;
 use datafusion::error::DataFusionError;
 
 use super::params::{ParamError, Params};
 use crate::engine::{Querier, off_loop};
 use crate::error::Error;
-use crate::fold::{Granularity, Truncation, fold, truncate};
+use crate::fold::{Granularity, Truncation, truncate, unite};
 use crate::merged::{MergedTree, Stats};
 use crate::render;
 use crate::request::MergeQuery;
@@ -68,6 +69,14 @@ impl Shape {
         let truncates = matches!(form, Form::Flamegraph | Form::Arrow) && !exact;
         Ok(Self { form, granularity, truncation: if truncates { asked } else { Truncation::NONE } })
     }
+
+    /// What the merge must fold by.
+    pub(super) fn fold_by(self) -> FoldBy {
+        match self.form.view() {
+            View::Graph => self.granularity.fold_by(),
+            View::Report => FoldBy::Location,
+        }
+    }
 }
 
 impl Form {
@@ -113,7 +122,7 @@ impl Form {
     }
 }
 
-/// Folds, truncates, names and renders; adds what it took to the stats.
+/// Truncates, names and renders trees that were merged as the shape wants; adds what it took to the stats.
 pub(super) async fn draw<const N: usize>(
     querier: &Querier,
     query: &MergeQuery,
@@ -127,11 +136,7 @@ pub(super) async fn draw<const N: usize>(
     let deps = querier.deps();
     let began = deps.clock.monotonic();
     let nodes: usize = trees.iter().map(MergedTree::len).sum();
-    let folded_by = match form.view() {
-        View::Graph => granularity,
-        View::Report => Granularity::Address,
-    };
-    let reduce = move || Some(truncate(fold(trees.each_ref(), folded_by)?, truncation));
+    let reduce = move || Some(truncate(unite(trees)?, truncation));
     let truncated = off_loop(nodes, reduce).await.ok_or_else(|| overflow(profile_type))?;
     let folded = deps.clock.monotonic();
     let locations = truncated.tree.locations[1..].iter().copied();

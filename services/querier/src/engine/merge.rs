@@ -1,7 +1,7 @@
 //! Merges of stack traces: the DataFusion plan and what becomes of its rows.
 //!
 //! ```text
-//!   TreeMergeExec: Final                  one partition: every (group, path) once ──► TreeBuilder ──► MergedTree
+//!   TreeMergeExec: Final                  one partition: every (group, path) once ──► MergedTree per group
 //!     TreeMergeExec: Partial              per partition
 //!       ProfileScanExec                   per source and group: its partial tree as rows
 //! ```
@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use cambium_blocks::series_table::RowSet;
+use cambium_blocks::shape::FoldBy;
 use cambium_blocks::source::{Pick as SourcePick, TreeScan};
 use cambium_model::profile::SampleLabels;
 use cambium_model::profile_type::ProfileType;
-use cambium_model::stacktrace::PathHash;
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -29,10 +29,14 @@ use super::scan_exec::{ProfileScanExec, Scan, ScanPart};
 use super::selection::{Groups, SOURCES_AT_ONCE, push_row, select};
 use super::sources::Sources;
 use super::stages::{Stage, Stages};
-use super::tree_merge::{TreeBuilder, unscale};
+use super::tree_merge::{build_trees, unscale};
 use crate::error::Error;
 use crate::merged::{Group, Merged, MergedSample, MergedSamples, MergedTree, Stats, checked_add};
 use crate::request::MergeQuery;
+
+/// Scans of a partition from which on it sums them before all partitions are summed: with fewer, the final sum would do
+/// most of the work again.
+const PARTIAL_SCANS_MIN: usize = 4;
 
 /// Where one query runs.
 #[derive(Clone)]
@@ -54,11 +58,13 @@ pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> R
         let of = groups.of(&one.series, &one.rows);
         for (group, rows, pick) in by_group(&of, &one.rows, pick) {
             let scan = TreeScan { rows, range: picked.range, pick };
-            scans.push(Scan { source: Arc::clone(&one.source), part: ScanPart::Tree { scan, group } });
+            let profile_type = query.query.profile_type.clone();
+            let part = ScanPart::Tree { scan, fold_by: query.fold_by, group, profile_type };
+            scans.push(Scan { source: Arc::clone(&one.source), part });
         }
     }
-    let batches = run(env, scans, &query.query.profile_type).await?;
-    let build = build(batches, groups.len(), picked.scale);
+    let batch = run(env, scans, &query.query.profile_type).await?;
+    let build = build(batch, groups.len(), picked.scale);
     let trees = env.stages.time(Stage::Merge, build).await?;
     let mut groups = groups.sorted(trees);
     if !query.by.is_empty() {
@@ -106,32 +112,31 @@ fn by_group(of: &[u32], rows: &RowSet, pick: &SourcePick) -> Vec<(u32, RowSet, S
     parts
 }
 
-/// Runs the plan over these scans; its rows have each (group, path) once, parents first.
-async fn run(env: &Env, scans: Vec<Scan>, profile_type: &ProfileType) -> Result<Vec<RecordBatch>, Error> {
+/// Runs the plan over these scans; `None` where there are none.
+async fn run(env: &Env, scans: Vec<Scan>, profile_type: &ProfileType) -> Result<Option<RecordBatch>, Error> {
     if scans.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
+    let count = scans.len();
     let merge = |input: Arc<dyn ExecutionPlan>, reduction: Reduction| -> Arc<dyn ExecutionPlan> {
         Arc::new(TreeMergeExec::new(input, reduction, profile_type.clone(), env.stages.clone()))
     };
     let mut plan: Arc<dyn ExecutionPlan> =
         Arc::new(ProfileScanExec::new(scans, env.partitions_max, env.stages.clone()));
-    if plan.output_partitioning().partition_count() > 1 {
+    let partitions = plan.output_partitioning().partition_count();
+    if partitions > 1 && count >= partitions * PARTIAL_SCANS_MIN {
         plan = merge(plan, Reduction::Partial);
     }
-    let merged = merge(plan, Reduction::Final).execute(0, Arc::clone(&env.context))?;
-    Ok(merged.try_collect().await?)
+    let mut merged = merge(plan, Reduction::Final).execute(0, Arc::clone(&env.context))?;
+    Ok(merged.try_next().await?)
 }
 
 /// The trees of the rows, one per group.
-async fn build(batches: Vec<RecordBatch>, groups: usize, scale: i64) -> Result<Vec<MergedTree>, Error> {
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+async fn build(batch: Option<RecordBatch>, groups: usize, scale: i64) -> Result<Vec<MergedTree>, Error> {
+    let Some(batch) = batch else { return Ok(vec![MergedTree::new(); groups]) };
+    let rows = batch.num_rows();
     let build = move || -> PlanResult<Vec<MergedTree>> {
-        let mut builder = TreeBuilder::new(groups);
-        for batch in &batches {
-            builder.add(RowColumns::of(batch))?;
-        }
-        let mut trees = builder.finish();
+        let (mut trees, _) = build_trees(RowColumns::of(&batch), groups)?;
         if scale != 1 {
             let values = trees.iter_mut().flat_map(|tree| &mut tree.self_values);
             values.for_each(|value| *value = unscale(*value));
@@ -170,15 +175,20 @@ pub(crate) async fn merge_samples(
                     let profile_type = profile_type.clone();
                     ScanPart::Labelled(LabelledScan { rows, range, pick, groups, profile_type })
                 }
-                _ => ScanPart::Tree { scan: TreeScan { rows, range, pick }, group: 0 },
+                _ => ScanPart::Tree {
+                    scan: TreeScan { rows, range, pick },
+                    fold_by: FoldBy::Location,
+                    group: 0,
+                    profile_type: profile_type.clone(),
+                },
             };
             scans.push(Scan { source: Arc::clone(&one.source), part });
         }
     }
-    let batches = run(env, scans, profile_type).await?;
+    let batch = run(env, scans, profile_type).await?;
     let named = profile_type.clone();
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let build = off_loop(rows, move || build_samples(&batches, picked.scale, &named));
+    let rows = batch.as_ref().map_or(0, RecordBatch::num_rows);
+    let build = off_loop(rows, move || build_samples(batch.as_ref(), picked.scale, &named));
     let (tree, samples) = env.stages.time(Stage::Merge, build).await?;
     Ok(MergedSamples {
         profile_type: profile_type.clone(),
@@ -221,25 +231,21 @@ impl LabelSets {
 
 /// The tree of group 0, which has every node, and the values by label set.
 fn build_samples(
-    batches: &[RecordBatch],
+    batch: Option<&RecordBatch>,
     scale: i64,
     profile_type: &ProfileType,
 ) -> Result<(MergedTree, Vec<MergedSample>), Error> {
-    let columns: Vec<RowColumns<'_>> = batches.iter().map(RowColumns::of).collect();
-    let mut builder = TreeBuilder::new(1);
-    for columns in &columns {
-        builder.add_group(*columns, 0)?;
-    }
-    let mut sums: Vec<MergedSample> = Vec::new();
-    for columns in &columns {
-        for row in (0..columns.len()).filter(|row| columns.groups[*row] != 0) {
-            let node =
-                builder.position(0, PathHash(columns.paths[row])).expect("group 0 has every live node");
+    let Some(batch) = batch else { return Ok((MergedTree::new(), Vec::new())) };
+    let columns = RowColumns::of(batch);
+    let (mut trees, node_of_row) = build_trees(columns, 1)?;
+    let mut tree = trees.pop().expect("there is one group");
+    let labelled = (0..columns.len()).filter(|row| columns.groups[*row] != 0);
+    let sums: Vec<MergedSample> = labelled
+        .map(|row| {
             let value = columns.self_values[row];
-            sums.push(MergedSample { node, label_set: columns.groups[row], value });
-        }
-    }
-    let mut tree = builder.finish().pop().expect("there is one group");
+            MergedSample { node: node_of_row[row], label_set: columns.groups[row], value }
+        })
+        .collect();
     let bare =
         (0..).zip(&tree.self_values).map(|(node, value)| MergedSample { node, label_set: 0, value: *value });
     let mut samples: Vec<MergedSample> = bare.chain(sums.iter().copied()).collect();

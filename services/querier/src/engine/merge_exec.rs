@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 
 use super::off_loop;
-use super::rows::{ROW_SCHEMA, RowColumns};
+use super::rows::ROW_SCHEMA;
 use super::stages::{Stage, Stages};
 use super::tree_merge::TreeSums;
 
@@ -145,14 +145,14 @@ impl Merge {
                 }
             }
         }
-        Ok(self.sums.into_rows().into_batch())
+        Ok(self.sums.into_batch())
     }
 
     async fn add(self, batch: RecordBatch) -> Result<Self> {
         let Self { mut sums, reservation, stages } = self;
         reservation.try_grow(sums.growth(batch.num_rows()))?;
         let rows = batch.num_rows();
-        let add = off_loop(rows, move || sums.add(RowColumns::of(&batch)).map(|()| sums));
+        let add = off_loop(rows, move || sums.add(batch).map(|()| sums));
         let sums = stages.time(Stage::Merge, add).await?;
         reservation.try_resize(sums.bytes())?;
         Ok(Self { sums, reservation, stages })

@@ -1,7 +1,7 @@
 //! Trees as rows: what leaves of a plan emit and merges pass on.
 //!
-//! A row is a node with a value at or below it. A batch keeps parents before their children; scope nodes and the root
-//! have the path [`PathHash::ROOT`]. Everything a merge needs is in the row, so that rows survive any shuffle.
+//! A row is a node with a value at or below it. A batch has each (group, path) once and names a row's parent by its
+//! position in the batch, which is before the row's own: batches travel whole. Whoever reads rows checks that.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,8 +13,9 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type,
 };
-use cambium_blocks::tree::PartialTree;
-use cambium_model::stacktrace::{LocationId, NO_PARENT, PathHash};
+use cambium_blocks::shape::{FoldBy, Shape};
+use cambium_blocks::tree::{PartialTree, SCOPE_LOCATION, Tree};
+use cambium_model::stacktrace::NO_PARENT;
 use hashbrown::HashMap;
 
 use crate::merged::ROOT_LOCATION;
@@ -22,14 +23,14 @@ use crate::merged::ROOT_LOCATION;
 const LOCATION_BYTES: usize = 16;
 
 /// Bytes of one row, in memory.
-pub(crate) const ROW_BYTES: usize = 4 + 8 + 8 + LOCATION_BYTES + 8;
+pub(crate) const ROW_BYTES: usize = 4 + 8 + 4 + LOCATION_BYTES + 8;
 
 /// Columns of every batch of rows, in the order of [`RowColumns`].
 pub(crate) static ROW_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         Field::new("group", DataType::UInt32, false),
         Field::new("path_hash", DataType::UInt64, false),
-        Field::new("parent_hash", DataType::UInt64, false),
+        Field::new("parent", DataType::UInt32, false),
         Field::new("location", DataType::FixedSizeBinary(LOCATION_BYTES as i32), false),
         Field::new("self", DataType::Int64, false),
     ]))
@@ -42,8 +43,8 @@ pub(crate) struct TreeRows {
     pub groups: Vec<u32>,
     /// The path from the root to the node.
     pub paths: Vec<u64>,
-    /// The parent's path; the root's own where the node has no parent.
-    pub parents: Vec<u64>,
+    /// The row of the parent, [`NO_PARENT`] for a root; of a value by label set the row of the same node in group 0.
+    pub parents: Vec<u32>,
     /// The node's location.
     pub locations: Vec<[u8; LOCATION_BYTES]>,
     /// The node's own value.
@@ -57,8 +58,8 @@ pub(crate) struct RowColumns<'a> {
     pub groups: &'a [u32],
     /// The path from the root to the node.
     pub paths: &'a [u64],
-    /// The parent's path.
-    pub parents: &'a [u64],
+    /// The row of the parent.
+    pub parents: &'a [u32],
     /// The node's location.
     pub locations: &'a [[u8; LOCATION_BYTES]],
     /// The node's own value.
@@ -66,80 +67,52 @@ pub(crate) struct RowColumns<'a> {
 }
 
 impl TreeRows {
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            groups: Vec::with_capacity(rows),
-            paths: Vec::with_capacity(rows),
-            parents: Vec::with_capacity(rows),
-            locations: Vec::with_capacity(rows),
-            self_values: Vec::with_capacity(rows),
-        }
-    }
-
-    /// The live part of one source's tree, as rows of one group.
-    pub fn of_partial(partial: &PartialTree, group: u32) -> Self {
-        let live = live_nodes(partial, |node| partial.self_values[node] != 0);
-        let mut rows = Self::with_capacity(live.iter().filter(|live| **live).count());
-        rows.push_live(partial, &live, group);
-        rows
+    /// The live part of one source's tree, folded, as rows of one group; `None` where a sum does not fit 64 bits.
+    pub fn of_partial(partial: &PartialTree, by: FoldBy, group: u32) -> Option<Self> {
+        let shape = partial.tree.shape(by);
+        let sums = shape.sum(&partial.self_values)?;
+        let rows = LiveRows::new(&shape, |place| sums[place] != 0);
+        Some(rows.collect(&partial.tree, &shape, sums, group))
     }
 
     /// The live part of one source's tree with its values by label set: group 0 has every live node and the values
     /// of samples without labels, the group of a label set only the nodes with a value of its own. `labelled` holds
-    /// the values by (node, group), group 0 left out.
-    pub fn of_labelled(partial: &PartialTree, labelled: &HashMap<(u32, u32), i64>) -> Self {
-        let mut ends_here: Vec<bool> = partial.self_values.iter().map(|value| *value != 0).collect();
-        for ((node, _), value) in labelled {
-            ends_here[*node as usize] |= *value != 0;
-        }
-        let live = live_nodes(partial, |node| ends_here[node]);
-        let mut rows = Self::default();
-        rows.push_live(partial, &live, 0);
+    /// the values by (node, group), group 0 left out. `None` where a sum does not fit 64 bits.
+    pub fn of_labelled(partial: &PartialTree, labelled: &HashMap<(u32, u32), i64>) -> Option<Self> {
+        let shape = partial.tree.shape(FoldBy::Location);
+        let sums = shape.sum(&partial.self_values)?;
+        let mut by_place: HashMap<(u32, u32), i64> = HashMap::with_capacity(labelled.len());
         for ((node, group), value) in labelled {
-            if *value != 0 {
-                rows.push_node(partial, *node as usize, *group, *value);
-            }
+            let sum = by_place.entry((shape.place_of_node[*node as usize], *group)).or_insert(0);
+            *sum = sum.checked_add(*value)?;
         }
-        rows
+        by_place.retain(|_, value| *value != 0);
+        let mut ends_here: Vec<bool> = sums.iter().map(|value| *value != 0).collect();
+        by_place.keys().for_each(|(place, _)| ends_here[*place as usize] = true);
+        let live = LiveRows::new(&shape, |place| ends_here[place]);
+        let mut rows = live.collect(&partial.tree, &shape, sums, 0);
+        for ((place, group), value) in by_place {
+            let same_node = live.row_of_place[place as usize];
+            let location = rows.locations[same_node as usize];
+            rows.push(group, shape.paths[place as usize].0, same_node, location, value);
+        }
+        Some(rows)
     }
 
-    fn push_live(&mut self, partial: &PartialTree, live: &[bool], group: u32) {
-        for (node, _) in live.iter().enumerate().filter(|(_, live)| **live) {
-            self.push_node(partial, node, group, partial.self_values[node]);
-        }
-    }
-
-    fn push_node(&mut self, partial: &PartialTree, node: usize, group: u32, self_value: i64) {
-        let tree = &partial.tree;
-        let held = tree.nodes[node];
-        let (parent, location) = if held.parent == NO_PARENT {
-            (PathHash::ROOT, ROOT_LOCATION)
-        } else {
-            (tree.paths[held.parent as usize], tree.locations[held.location as usize])
-        };
+    /// Adds a row.
+    pub fn push(
+        &mut self,
+        group: u32,
+        path: u64,
+        parent: u32,
+        location: [u8; LOCATION_BYTES],
+        self_value: i64,
+    ) {
         self.groups.push(group);
-        self.paths.push(tree.paths[node].0);
-        self.parents.push(parent.0);
-        self.locations.push(location.0);
+        self.paths.push(path);
+        self.parents.push(parent);
+        self.locations.push(location);
         self.self_values.push(self_value);
-    }
-
-    /// Adds rows as they are.
-    pub fn append(&mut self, columns: RowColumns<'_>) {
-        self.groups.extend_from_slice(columns.groups);
-        self.paths.extend_from_slice(columns.paths);
-        self.parents.extend_from_slice(columns.parents);
-        self.locations.extend_from_slice(columns.locations);
-        self.self_values.extend_from_slice(columns.self_values);
-    }
-
-    /// Adds one row of a batch.
-    pub fn append_row(&mut self, columns: RowColumns<'_>, row: usize) {
-        self.groups.push(columns.groups[row]);
-        self.paths.push(columns.paths[row]);
-        self.parents.push(columns.parents[row]);
-        self.locations.push(columns.locations[row]);
-        self.self_values.push(columns.self_values[row]);
     }
 
     /// How many rows.
@@ -153,7 +126,7 @@ impl TreeRows {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(self.groups)),
             Arc::new(UInt64Array::from(self.paths)),
-            Arc::new(UInt64Array::from(self.parents)),
+            Arc::new(UInt32Array::from(self.parents)),
             Arc::new(FixedSizeBinaryArray::new(LOCATION_BYTES as i32, locations, None)),
             Arc::new(Int64Array::from(self.self_values)),
         ];
@@ -170,7 +143,7 @@ impl<'a> RowColumns<'a> {
         Self {
             groups: values::<UInt32Type>(batch, 0),
             paths: values::<UInt64Type>(batch, 1),
-            parents: values::<UInt64Type>(batch, 2),
+            parents: values::<UInt32Type>(batch, 2),
             locations: bytes.as_chunks().0,
             self_values: values::<Int64Type>(batch, 4),
         }
@@ -180,11 +153,6 @@ impl<'a> RowColumns<'a> {
     pub fn len(&self) -> usize {
         self.paths.len()
     }
-
-    /// The location of a row.
-    pub fn location(&self, row: usize) -> LocationId {
-        LocationId(self.locations[row])
-    }
 }
 
 fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize) -> &[T::Native] {
@@ -192,16 +160,58 @@ fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize) -> &[T::Nat
     array.values()
 }
 
-/// Which nodes have a sample at or below them.
-fn live_nodes(partial: &PartialTree, ends_here: impl Fn(usize) -> bool) -> Vec<bool> {
-    let count = partial.self_values.len();
-    let mut live = vec![false; count];
-    for node in (0..count).rev() {
-        live[node] |= ends_here(node);
-        let parent = partial.tree.nodes[node].parent;
-        if live[node] && parent != NO_PARENT {
-            live[parent as usize] = true;
+/// The row of a place that has none.
+const DEAD: u32 = u32::MAX;
+
+/// Which places have a sample at or below them, and the rows they become.
+struct LiveRows {
+    row_of_place: Vec<u32>,
+    count: usize,
+}
+
+impl LiveRows {
+    fn new(shape: &Shape, ends_here: impl Fn(usize) -> bool) -> Self {
+        let mut row_of_place = vec![DEAD; shape.len()];
+        for place in (0..shape.len()).rev() {
+            if row_of_place[place] == DEAD && !ends_here(place) {
+                continue;
+            }
+            row_of_place[place] = 0;
+            if let Some(parent) = row_of_place.get_mut(shape.parents[place] as usize) {
+                *parent = 0;
+            }
+        }
+        let mut count = 0;
+        for row in row_of_place.iter_mut().filter(|row| **row != DEAD) {
+            *row = count;
+            count += 1;
+        }
+        Self { row_of_place, count: count as usize }
+    }
+
+    /// One row per live place, column by column.
+    fn collect(&self, tree: &Tree, shape: &Shape, sums: Vec<i64>, group: u32) -> TreeRows {
+        let parent = |parent: u32| match parent {
+            NO_PARENT => NO_PARENT,
+            place => self.row_of_place[place as usize],
+        };
+        let location = |location: u32| match location {
+            SCOPE_LOCATION => ROOT_LOCATION.0,
+            held => tree.locations[held as usize].0,
+        };
+        TreeRows {
+            groups: vec![group; self.count],
+            paths: self.pick(&shape.paths, |path| path.0),
+            parents: self.pick(&shape.parents, parent),
+            locations: self.pick(&shape.locations, location),
+            self_values: if self.count == sums.len() { sums } else { self.pick(&sums, |sum| sum) },
         }
     }
-    live
+
+    fn pick<T: Copy, U>(&self, column: &[T], value: impl Fn(T) -> U) -> Vec<U> {
+        let mut picked = Vec::with_capacity(self.count);
+        let live = column.iter().zip(&self.row_of_place).filter(|(_, row)| **row != DEAD);
+        picked.extend(live.map(|(held, _)| value(*held)));
+        picked
+    }
 }

@@ -75,7 +75,8 @@ impl LabelledScan {
             let partial = PartialTree { tree, self_values: sums.bare };
             TreeRows::of_labelled(&partial, &sums.labelled)
         };
-        Ok(off_loop(nodes, rows).await)
+        let rows = off_loop(nodes, rows).await;
+        rows.ok_or_else(|| Error::Overflow { profile_type: self.profile_type.to_string() })
     }
 }
 

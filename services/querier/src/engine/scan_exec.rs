@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use cambium_blocks::Source;
+use cambium_blocks::shape::FoldBy;
 use cambium_blocks::source::TreeScan;
+use cambium_model::profile_type::ProfileType;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -42,8 +44,12 @@ pub(crate) enum ScanPart {
     Tree {
         /// Which samples.
         scan: TreeScan,
+        /// Which nodes are one.
+        fold_by: FoldBy,
         /// The group that the rows go to.
         group: u32,
+        /// The type, named when a sum does not fit.
+        profile_type: ProfileType,
     },
     /// Sums by stack and label set.
     Labelled(LabelledScan),
@@ -52,12 +58,13 @@ pub(crate) enum ScanPart {
 impl Scan {
     async fn rows(&self, reservation: &MemoryReservation) -> Result<TreeRows, Error> {
         match &self.part {
-            ScanPart::Tree { scan, group } => {
+            ScanPart::Tree { scan, fold_by, group, profile_type } => {
                 let partial = self.source.tree(scan).await?;
                 let nodes = partial.tree.len();
                 reservation.try_grow(nodes * (ROW_BYTES + size_of::<i64>()))?;
-                let group = *group;
-                Ok(off_loop(nodes, move || TreeRows::of_partial(&partial, group)).await)
+                let (fold_by, group) = (*fold_by, *group);
+                let rows = off_loop(nodes, move || TreeRows::of_partial(&partial, fold_by, group)).await;
+                rows.ok_or_else(|| Error::Overflow { profile_type: profile_type.to_string() })
             }
             ScanPart::Labelled(scan) => scan.rows(&self.source, reservation).await,
         }

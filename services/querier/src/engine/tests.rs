@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cambium_blocks::cache::Cache;
+use cambium_blocks::shape::FoldBy;
 use cambium_blocks::testing::{DatasetBuilder, Shape, random_profiles, tenant};
 use cambium_blocks::writer::{Compression, encode, put};
 use cambium_blocks::{Dataset, Source};
@@ -122,6 +123,7 @@ fn merge_query(number: u32, aggregation: Aggregation) -> MergeQuery {
     MergeQuery {
         tenant: tenant(number),
         query: "memory:inuse_space:bytes:space:bytes".parse().unwrap(),
+        fold_by: FoldBy::Location,
         pick: Pick::Range { range: TimeRange::ALL, aggregation },
         by: vec!["pod".to_owned()],
     }

@@ -2,191 +2,147 @@
 //!
 //! ```text
 //!   batch ─┐
-//!   batch ─┼─► TreeSums: one row per (group, path), in the order first met ──► batch | MergedTree per group
+//!   batch ─┼─► TreeSums: one row per (group, path), in the order first met ──► batch ──► MergedTree per group
 //!   batch ─┘
 //! ```
 //!
 //! Parents stay before children: a row's parent stands before it in its own batch, so it had been met earlier.
 
-use std::hash::{BuildHasherDefault, Hasher};
-
+use arrow::array::RecordBatch;
+use cambium_blocks::path_table::PathTable;
 use cambium_blocks::tree::MEAN_SCALE;
 use cambium_model::profile_type::ProfileType;
-use cambium_model::stacktrace::PathHash;
+use cambium_model::stacktrace::{LocationId, NO_PARENT, PathHash};
 use datafusion::error::{DataFusionError, Result as PlanResult};
-use hashbrown::HashMap;
 
 use super::rows::{ROW_BYTES, RowColumns, TreeRows};
 use crate::error::Error;
 use crate::merged::{MergedTree, checked_add};
 
-/// Bytes of one entry of the index at its worst load.
-const INDEX_ENTRY_BYTES: usize = 16 * 2;
-
-/// Path hashes are hashes already: the table takes them as they are.
-#[derive(Debug, Default)]
-pub(crate) struct PathHasher(u64);
-
-impl Hasher for PathHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("keys are u64")
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-}
-
-type Positions = HashMap<u64, u32, BuildHasherDefault<PathHasher>>;
-
 /// One key for a path in a group: as unlikely to collide as paths are among themselves.
 #[inline]
-fn key(group: u32, path: u64) -> u64 {
-    path ^ u64::from(group).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+fn key(group: u32, path: u64) -> PathHash {
+    PathHash(path ^ u64::from(group).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 /// Rows summed by group and path.
 #[derive(Debug)]
 pub(crate) struct TreeSums {
     profile_type: ProfileType,
+    /// The first batch, as long as it is alone: its rows are sums already.
+    first: Option<RecordBatch>,
     rows: TreeRows,
-    /// Position of each (group, path); empty until a second batch arrives.
-    positions: Positions,
+    /// Position of each (group, path) among the rows.
+    index: PathTable,
+    /// Where the rows of the batch being added have gone.
+    positions: Vec<u32>,
 }
 
 impl TreeSums {
     /// Nothing yet; the type is named when a sum does not fit.
     pub fn new(profile_type: ProfileType) -> Self {
-        Self { profile_type, rows: TreeRows::default(), positions: Positions::default() }
+        let index = PathTable::with_capacity(0);
+        Self { profile_type, first: None, rows: TreeRows::default(), index, positions: Vec::new() }
     }
 
     /// Adds a batch.
     ///
     /// Errors: [`Error::Overflow`]; part of the batch has been added then.
-    pub fn add(&mut self, columns: RowColumns<'_>) -> Result<(), Error> {
-        // A batch of one source's one scope has each path once: alone, it needs no index.
-        let is_distinct = columns.paths.iter().filter(|path| **path == PathHash::ROOT.0).count() <= 1;
-        if self.rows.len() == 0 && is_distinct {
-            self.rows.append(columns);
+    pub fn add(&mut self, batch: RecordBatch) -> Result<(), Error> {
+        if let Some(first) = self.first.take() {
+            self.index = PathTable::with_capacity(first.num_rows().max(batch.num_rows()));
+            self.add_rows(RowColumns::of(&first))?;
+        } else if self.rows.len() == 0 {
+            self.first = Some(batch);
             return Ok(());
         }
-        if self.positions.is_empty() {
-            let keys = self.rows.groups.iter().zip(&self.rows.paths);
-            self.positions = keys.map(|(group, path)| key(*group, *path)).zip(0..).collect();
-        }
-        for row in 0..columns.len() {
-            let next = self.rows.len() as u32;
-            let position =
-                *self.positions.entry(key(columns.groups[row], columns.paths[row])).or_insert(next);
-            if position == next {
-                self.rows.append_row(columns, row);
-            } else {
-                let sum = &mut self.rows.self_values[position as usize];
-                *sum = checked_add(*sum, columns.self_values[row], &self.profile_type)?;
+        self.add_rows(RowColumns::of(&batch))
+    }
+
+    fn add_rows(&mut self, columns: RowColumns<'_>) -> Result<(), Error> {
+        // All look-ups first: they do not wait for each other, and memory answers several at once.
+        let keys = columns.groups.iter().zip(columns.paths).map(|(group, path)| key(*group, *path));
+        self.positions.clear();
+        self.positions.extend(keys.map(|key| self.index.position(key)));
+        for (row, position) in self.positions.iter().map(|position| *position as usize).enumerate() {
+            let location = columns.locations[row];
+            if position == self.rows.len() {
+                let parent = match columns.parents[row] {
+                    NO_PARENT => NO_PARENT,
+                    parent => {
+                        let met = self.positions.get(parent as usize);
+                        *met.ok_or_else(|| no_parent(row, parent))?
+                    }
+                };
+                self.rows.push(
+                    columns.groups[row],
+                    columns.paths[row],
+                    parent,
+                    location,
+                    columns.self_values[row],
+                );
+                continue;
             }
+            let sum = &mut self.rows.self_values[position];
+            *sum = checked_add(*sum, columns.self_values[row], &self.profile_type)?;
+            let held = &mut self.rows.locations[position];
+            *held = location.min(*held);
         }
         Ok(())
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.rows.len() * ROW_BYTES + self.positions.len() * INDEX_ENTRY_BYTES
+        let first = self.first.as_ref().map_or(0, RecordBatch::num_rows);
+        (first + self.rows.len()) * ROW_BYTES
+            + self.index.len() * PathTable::PATH_BYTES
+            + self.positions.len() * size_of::<u32>()
     }
 
     /// Bytes that adding so many rows may cost.
     pub fn growth(&self, rows: usize) -> usize {
-        (self.rows.len() + rows) * (ROW_BYTES + INDEX_ENTRY_BYTES) - self.bytes()
+        rows * (ROW_BYTES + PathTable::PATH_BYTES + size_of::<u32>())
     }
 
     /// The rows, each (group, path) once.
-    pub fn into_rows(self) -> TreeRows {
-        self.rows
+    pub fn into_batch(self) -> RecordBatch {
+        self.first.unwrap_or_else(|| self.rows.into_batch())
     }
 }
 
-/// Trees being built from rows that have each (group, path) once, parents first.
-#[derive(Debug)]
-pub(crate) struct TreeBuilder {
-    trees: Vec<MergedTree>,
-    /// The node that the latest row of each group became.
-    latest: Vec<u32>,
-    /// Position of each node; empty as long as each row's parent is among the ancestors of the row before it, which
-    /// holds for the depth-first order of a single block.
-    positions: Positions,
-}
-
-impl TreeBuilder {
-    /// One bare tree per group.
-    pub fn new(groups: usize) -> Self {
-        Self {
-            trees: vec![MergedTree::new(); groups],
-            latest: vec![0; groups],
-            positions: Positions::default(),
-        }
+/// The trees of rows, one for each of the first groups, and the node of each row. Rows of later groups are values by
+/// label set: their node is that of their parent row.
+///
+/// Errors: a row whose parent is not before it, which is a defect of a source.
+pub(crate) fn build_trees(columns: RowColumns<'_>, groups: usize) -> PlanResult<(Vec<MergedTree>, Vec<u32>)> {
+    let mut trees = vec![MergedTree::new(); groups];
+    if let [tree] = &mut trees[..] {
+        tree.reserve(columns.len());
     }
-
-    /// Adds rows. Errors: a parent that has not been there, which is a defect of a source.
-    pub fn add(&mut self, columns: RowColumns<'_>) -> PlanResult<()> {
-        (0..columns.len()).try_for_each(|row| self.add_row(columns, row))
-    }
-
-    /// Adds the rows of one group.
-    pub fn add_group(&mut self, columns: RowColumns<'_>, group: u32) -> PlanResult<()> {
-        let mut rows = (0..columns.len()).filter(|row| columns.groups[*row] == group);
-        rows.try_for_each(|row| self.add_row(columns, row))
-    }
-
-    fn add_row(&mut self, columns: RowColumns<'_>, row: usize) -> PlanResult<()> {
-        let (group, path) = (columns.groups[row], PathHash(columns.paths[row]));
+    let mut node_of_row: Vec<u32> = Vec::with_capacity(columns.len());
+    for row in 0..columns.len() {
         let self_value = columns.self_values[row];
-        if path == PathHash::ROOT {
-            self.trees[group as usize].self_values[0] = self_value;
-            return Ok(());
-        }
-        let parent = self.find(group, PathHash(columns.parents[row]))?;
-        let node = self.trees[group as usize].push(parent, columns.location(row), path, self_value);
-        self.latest[group as usize] = node;
-        if !self.positions.is_empty() {
-            self.positions.insert(key(group, path.0), node);
-        }
-        Ok(())
-    }
-
-    fn find(&mut self, group: u32, path: PathHash) -> PlanResult<u32> {
-        if self.positions.is_empty() {
-            let tree = &self.trees[group as usize];
-            let mut node = self.latest[group as usize];
-            while node != 0 && tree.paths[node as usize] != path {
-                node = tree.parents[node as usize];
+        let tree = trees.get_mut(columns.groups[row] as usize);
+        let node = match (columns.parents[row], tree) {
+            (NO_PARENT, Some(tree)) => {
+                tree.self_values[0] = self_value;
+                0
             }
-            if tree.paths[node as usize] == path {
-                return Ok(node);
+            (parent, tree) => {
+                let above = *node_of_row.get(parent as usize).ok_or_else(|| no_parent(row, parent))?;
+                let location = LocationId(columns.locations[row]);
+                tree.map_or(above, |tree| {
+                    tree.push(above, location, PathHash(columns.paths[row]), self_value)
+                })
             }
-        }
-        self.position(group, path).ok_or_else(|| {
-            DataFusionError::Internal(format!("row of group {group} has no parent {:016x}", path.0))
-        })
+        };
+        node_of_row.push(node);
     }
+    Ok((trees, node_of_row))
+}
 
-    /// The node of a group at this path.
-    pub fn position(&mut self, group: u32, path: PathHash) -> Option<u32> {
-        if self.positions.is_empty() {
-            for (group, tree) in (0..).zip(&self.trees) {
-                let keys = tree.paths.iter().map(|path| key(group, path.0));
-                self.positions.extend(keys.zip(0..));
-            }
-        }
-        self.positions.get(&key(group, path.0)).copied()
-    }
-
-    /// The trees, one per group.
-    pub fn finish(self) -> Vec<MergedTree> {
-        self.trees
-    }
+fn no_parent(row: usize, parent: u32) -> DataFusionError {
+    DataFusionError::Internal(format!("row {row} comes before its parent, row {parent}"))
 }
 
 /// A mean from its fixed point, rounded to the nearest, halves away from zero.

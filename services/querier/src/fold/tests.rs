@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use cambium_model::stacktrace::LocationId;
 use proptest::prelude::*;
 
+use super::testing::fold;
 use super::*;
 
 /// A tree from paths of (function, detail) pairs.

@@ -12,7 +12,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::frame::View;
 use super::{FrameTree, Names};
-use crate::fold::{Granularity, Truncation, fold, truncate};
+use crate::fold::testing::fold;
+use crate::fold::{Granularity, Truncation, truncate};
 use crate::merged::MergedTree;
 
 /// A tree and the names of its locations.

@@ -1,6 +1,7 @@
 use super::testing::{frames, stacks};
 use super::*;
-use crate::fold::{Truncation, fold};
+use crate::fold::Truncation;
+use crate::fold::testing::fold;
 
 /// Each node as `path self cumulative`, in the tree's order.
 fn picture(tree: &FrameTree<1>) -> Vec<String> {

@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use cambium_blocks::shape::FoldBy;
 use cambium_blocks::tree::{PartialTree, Tree};
 use cambium_model::stacktrace::{LocationId, NO_PARENT, Node};
 use proptest::prelude::*;
@@ -30,6 +31,10 @@ fn partials() -> impl Strategy<Value = PartialTree> {
     })
 }
 
+fn rows(partial: &PartialTree, group: u32) -> RecordBatch {
+    TreeRows::of_partial(partial, FoldBy::Location, group).unwrap().into_batch()
+}
+
 fn naive(partials: &[(u32, PartialTree)]) -> BTreeMap<(u32, u64), i64> {
     let mut sums = BTreeMap::new();
     for (group, partial) in partials {
@@ -49,23 +54,21 @@ proptest! {
         let add = |parts: &[(u32, PartialTree)]| {
             let mut sums = TreeSums::new(profile_type());
             for (group, partial) in parts {
-                let batch = TreeRows::of_partial(partial, *group).into_batch();
-                sums.add(RowColumns::of(&batch)).unwrap();
+                sums.add(rows(partial, *group)).unwrap();
             }
-            sums.into_rows().into_batch()
+            sums.into_batch()
         };
         let direct = add(&partials);
         let (left, right) = partials.split_at(split.index(partials.len()));
         let mut halves = TreeSums::new(profile_type());
         for half in [add(left), add(right)] {
-            halves.add(RowColumns::of(&half)).unwrap();
+            halves.add(half).unwrap();
         }
-        prop_assert_eq!(&direct, &halves.into_rows().into_batch());
+        prop_assert_eq!(&direct, &halves.into_batch());
 
-        let mut builder = TreeBuilder::new(3);
-        builder.add(RowColumns::of(&direct)).unwrap();
+        let (trees, _) = build_trees(RowColumns::of(&direct), 3).unwrap();
         let mut expected = naive(&partials);
-        for (group, tree) in (0..).zip(builder.finish()) {
+        for (group, tree) in (0..).zip(trees) {
             for node in 0..tree.len() {
                 let value = expected.remove(&(group, tree.paths[node].0)).unwrap_or(0);
                 prop_assert_eq!(tree.self_values[node], value);
@@ -81,29 +84,36 @@ proptest! {
 
     #[test]
     fn only_live_nodes_become_rows(partial in partials()) {
-        let batch = TreeRows::of_partial(&partial, 0).into_batch();
-        let mut live = vec![false; partial.tree.len()];
-        for (node, _) in partial.self_values.iter().enumerate().filter(|(_, value)| **value != 0) {
-            let mut next = node as u32;
-            while next != NO_PARENT {
-                live[next as usize] = true;
-                next = partial.tree.nodes[next as usize].parent;
+        let parents: BTreeMap<PathHash, PathHash> = (partial.tree.nodes.iter().zip(&partial.tree.paths))
+            .filter(|(node, _)| node.parent != NO_PARENT)
+            .map(|(node, path)| (*path, partial.tree.paths[node.parent as usize]))
+            .collect();
+        let mut live = BTreeSet::new();
+        let sums = naive(&[(0, partial.clone())]);
+        for ((_, path), _) in sums.into_iter().filter(|(_, value)| *value != 0) {
+            let mut next = Some(PathHash(path));
+            while let Some(path) = next {
+                live.insert(path);
+                next = parents.get(&path).copied();
             }
         }
-        prop_assert_eq!(batch.num_rows(), live.iter().filter(|live| **live).count());
+        prop_assert_eq!(rows(&partial, 0).num_rows(), live.len());
     }
 }
 
 #[test]
-fn a_row_without_its_parent_is_a_defect() {
-    let mut rows = TreeRows::default();
-    rows.groups.push(0);
-    rows.paths.push(1);
-    rows.parents.push(2);
-    rows.locations.push([0; 16]);
-    rows.self_values.push(3);
-    let batch = rows.into_batch();
-    assert!(TreeBuilder::new(1).add(RowColumns::of(&batch)).is_err());
+fn a_row_before_its_parent_is_a_defect() {
+    for parent in [0, 1, 7] {
+        let mut rows = TreeRows::default();
+        rows.push(0, 1, parent, [0; 16], 3);
+        rows.push(0, 2, NO_PARENT, [0; 16], 3);
+        let batch = rows.into_batch();
+        assert!(build_trees(RowColumns::of(&batch), 1).is_err(), "{parent}");
+        let mut sums = TreeSums::new(profile_type());
+        sums.add(batch.clone()).unwrap();
+        let added = sums.add(batch);
+        assert!(added.is_err() || build_trees(RowColumns::of(&sums.into_batch()), 1).is_err(), "{parent}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cambium_blocks::Source;
+use cambium_blocks::shape::FoldBy;
 use cambium_blocks::source::{Pick, TreeScan};
 use cambium_loadtest::w::PROFILE_TYPE;
 use cambium_model::selector::Selector;
@@ -67,7 +68,7 @@ fn flame_graphs(
     );
     let query = format!("{PROFILE_TYPE}{{}}");
     let (seconds, graph) = best(|| bench.runtime.block_on(questions.flame_graph(&query)))?;
-    let total: i64 = fleet.dataset.chunks.iter().flat_map(|chunk| &chunk.values).sum();
+    let total: i64 = fleet.dataset.chunks.iter().flat_map(|chunk| chunk.values()).sum();
     anyhow::ensure!(graph.tree.cumulative[0] == [total], "the flame graph's total is not the samples'");
     bench.table.add(
         Row::new(
@@ -79,9 +80,9 @@ fn flame_graphs(
         .scaled(ceilings, Ceiling::Decode)
         .note(format!("{:.2} ms", seconds * 1e3)),
     );
-    let (seconds, merged) = best(|| bench.runtime.block_on(questions.merge(&query)))?;
-    let row = Row::new("W: of it the merge, before folding", seconds, Unit::Seconds);
-    bench.table.add(row.note(format!("{} nodes", merged.groups[0].tree.len())));
+    let (seconds, merged) = best(|| bench.runtime.block_on(questions.merge(&query, FoldBy::Function)))?;
+    let row = Row::new("W: of it the merge", seconds, Unit::Seconds);
+    bench.table.add(row.note(format!("{} nodes when folded", merged.groups[0].tree.len())));
     Ok(())
 }
 
@@ -91,7 +92,7 @@ fn tree_merge(bench: &mut Bench, stored: &Stored, ceilings: &Ceilings) -> anyhow
         (0..SOURCES).map(|_| Arc::new(stored.source()) as Arc<dyn Source>).collect();
     let questions = Questions::of_sources(stored, sources.clone());
     let query = format!("{PROFILE_TYPE}{{}}");
-    let (merged, _) = best(|| bench.runtime.block_on(questions.merge(&query)))?;
+    let (merged, _) = best(|| bench.runtime.block_on(questions.merge(&query, FoldBy::Location)))?;
     let (read, nodes) = best(|| {
         bench.runtime.block_on(async {
             let mut nodes = 0;

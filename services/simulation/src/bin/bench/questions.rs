@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use cambium_blocks::Source;
+use cambium_blocks::shape::FoldBy;
 use cambium_metastore::catalogue::FlushCommit;
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::symbols;
@@ -15,7 +16,7 @@ use cambium_model::limits::Overrides;
 use cambium_model::selector::ProfileQuery;
 use cambium_model::tenant::Tenant;
 use cambium_model::time::TimeRange;
-use cambium_querier::fold::{Granularity, Truncated, Truncation, fold, truncate};
+use cambium_querier::fold::{Truncated, Truncation, truncate, unite};
 use cambium_querier::heads::HeadsError;
 use cambium_querier::merged::Merged;
 use cambium_querier::request::{Aggregation, MergeQuery, Pick};
@@ -87,17 +88,18 @@ impl Questions {
     }
 
     /// The sum of everything the query selects.
-    pub async fn merge(&self, query: &str) -> anyhow::Result<Merged> {
+    pub async fn merge(&self, query: &str, fold_by: FoldBy) -> anyhow::Result<Merged> {
         let query: ProfileQuery = query.parse()?;
         let pick = Pick::Range { range: TimeRange::ALL, aggregation: Aggregation::Sum };
-        Ok(self.querier.merge(&MergeQuery { tenant: tenant(), query, pick, by: Vec::new() }).await?)
+        let query = MergeQuery { tenant: tenant(), query, pick, fold_by, by: Vec::new() };
+        Ok(self.querier.merge(&query).await?)
     }
 
     /// The same as a flame graph without names: folded by function and truncated to the default view.
     pub async fn flame_graph(&self, query: &str) -> anyhow::Result<Truncated<1>> {
-        let merged = self.merge(query).await?;
-        let [group] = &merged.groups[..] else { anyhow::bail!("one group was asked for") };
-        let folded = fold([&group.tree], Granularity::Function);
+        let mut merged = self.merge(query, FoldBy::Function).await?;
+        let group = merged.groups.pop().ok_or_else(|| anyhow::anyhow!("one group was asked for"))?;
+        let folded = unite([group.tree]);
         Ok(truncate(folded.ok_or_else(|| anyhow::anyhow!("the sum overflows"))?, DEFAULT_VIEW))
     }
 }
