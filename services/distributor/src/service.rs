@@ -226,7 +226,7 @@ impl Admitted {
         let job = move |worker: &mut decode::Worker| {
             decode::prepare(worker, &shared, &tracked, limits.of(&tracked.tenant.id), push)
         };
-        let prepared = self.shared.workers.run(job).await??;
+        let prepared = self.shared.workers.run(bytes as usize, job).await??;
         self.shared.took(Stage::Decode, started);
 
         let names = (prepared.locations.len() + prepared.objects.len()) as u64;
