@@ -33,6 +33,8 @@ use crate::toc::{TRAILER_BYTES, read_toc, toc_length};
 use crate::tree::{PartialTree, Tree};
 use crate::{Error, Source};
 
+pub(crate) mod column;
+
 mod fetch;
 
 pub(crate) mod pages;
@@ -48,6 +50,8 @@ pub(crate) mod series;
 pub(crate) mod side;
 
 mod table;
+
+mod unpack;
 
 use fetch::{Dataset, count};
 use scan::{Step, push_step};

@@ -1,4 +1,4 @@
-//! A section that is read in ranges of rows: which bytes they need, and a cursor over a column of them.
+//! A section that is read in ranges of rows: which bytes they need, and cursors over their columns.
 //!
 //! A range of bytes cannot be checked against the section's checksum, so the section's footer holds one for each piece
 //! of 256 KiB. When the footer is first read, all of them together with the footer must give the section's own.
@@ -7,16 +7,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
-use parquet::data_type::{DataType, Int32Type, Int64Type};
+use parquet::basic::Type as Physical;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 
+use super::column::Cursor;
 use super::place::Place;
 use super::table::{check_file, key_value};
+use super::unpack::Value;
 use crate::Error;
 use crate::cache::Weigh;
 use crate::toc::check_section;
@@ -216,19 +217,14 @@ impl Pages {
         Ok(())
     }
 
-    /// A cursor over a u32 column of a row group.
+    /// A cursor over a u32 column of a row group; its values are reinterpreted, as Parquet does.
     pub(crate) fn u32_cursor(
         &self,
         pieces: &Arc<Pieces>,
         group: usize,
         column: usize,
-    ) -> Result<Cursor<'_, Int32Type>, Error> {
-        match self.column_reader(pieces, group, column)? {
-            ColumnReader::Int32ColumnReader(reader) => {
-                Ok(Cursor { pages: self, at: self.group_starts[group], reader })
-            }
-            _ => Err(self.place.corrupt("a column has another type")),
-        }
+    ) -> Result<Cursor<'_, i32>, Error> {
+        self.cursor(pieces, group, column, Physical::INT32)
     }
 
     /// A cursor over an i64 column of a row group.
@@ -237,53 +233,28 @@ impl Pages {
         pieces: &Arc<Pieces>,
         group: usize,
         column: usize,
-    ) -> Result<Cursor<'_, Int64Type>, Error> {
-        match self.column_reader(pieces, group, column)? {
-            ColumnReader::Int64ColumnReader(reader) => {
-                Ok(Cursor { pages: self, at: self.group_starts[group], reader })
-            }
-            _ => Err(self.place.corrupt("a column has another type")),
-        }
+    ) -> Result<Cursor<'_, i64>, Error> {
+        self.cursor(pieces, group, column, Physical::INT64)
     }
 
-    fn column_reader(
+    fn cursor<V: Value>(
         &self,
         pieces: &Arc<Pieces>,
         group: usize,
         column: usize,
-    ) -> Result<ColumnReader, Error> {
+        physical: Physical,
+    ) -> Result<Cursor<'_, V>, Error> {
         let rows = self.group_rows(group);
         let locations = self.locations(group, column)?.to_vec();
-        let rows = (rows.end - rows.start) as usize;
+        let count = (rows.end - rows.start) as usize;
         let chunk = self.metadata.row_group(group).column(column);
-        self.place.guard(|| {
-            let reader = SerializedPageReader::new(Arc::clone(pieces), chunk, rows, Some(locations))?;
-            Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(reader)))
-        })
-    }
-}
-
-/// Reads a column of a row group forwards.
-pub(crate) struct Cursor<'a, T: DataType> {
-    pages: &'a Pages,
-    /// Row of the section that comes next.
-    at: u64,
-    reader: ColumnReaderImpl<T>,
-}
-
-impl<T: DataType> Cursor<'_, T> {
-    /// Appends the values of these rows, which must not lie before those read already.
-    pub(crate) fn read(&mut self, rows: Range<u64>, values: &mut Vec<T::T>) -> Result<(), Error> {
-        let (skip, take) = ((rows.start - self.at) as usize, (rows.end - rows.start) as usize);
-        let (skipped, taken) = self.pages.place.guard(|| {
-            let skipped = if skip == 0 { 0 } else { self.reader.skip_records(skip)? };
-            Ok((skipped, self.reader.read_records(take, None, None, values)?.0))
-        })?;
-        self.at = rows.end;
-        if skipped == skip && taken == take {
-            return Ok(());
+        let held = chunk.column_descr();
+        if held.physical_type() != physical || held.max_def_level() > 0 || held.max_rep_level() > 0 {
+            return Err(self.place.corrupt("a column has another type"));
         }
-        Err(self.pages.place.corrupt(format_args!("row {} and those after it are missing", rows.start)))
+        let pieces = Arc::clone(pieces);
+        let reader = self.place.guard(|| SerializedPageReader::new(pieces, chunk, count, Some(locations)))?;
+        Ok(Cursor::new(&self.place, reader, rows.start))
     }
 }
 

@@ -1,0 +1,93 @@
+//! A column of a row group, read forwards a page at a time.
+
+use std::ops::Range;
+
+use parquet::basic::Encoding;
+use parquet::column::page::{Page, PageReader};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::serialized_reader::SerializedPageReader;
+
+use super::pages::Pieces;
+use super::place::Place;
+use super::unpack::{self, PAGE_VALUES_MAX, Value};
+use crate::Error;
+
+/// Reads a column of a row group forwards.
+pub(crate) struct Cursor<'a, V> {
+    place: &'a Place,
+    reader: SerializedPageReader<Pieces>,
+    dictionary: Vec<V>,
+    /// Row of the section at which the page in hand begins.
+    page_start: u64,
+    /// Its values.
+    page: Vec<V>,
+}
+
+impl<'a, V: Value> Cursor<'a, V> {
+    /// A cursor before the first page of a row group that begins at this row of the section.
+    pub(super) fn new(place: &'a Place, reader: SerializedPageReader<Pieces>, start: u64) -> Self {
+        Self { place, reader, dictionary: Vec::new(), page_start: start, page: Vec::new() }
+    }
+
+    /// Appends the values of these rows, which must not lie before those read already.
+    pub(crate) fn read(&mut self, rows: Range<u64>, values: &mut Vec<V>) -> Result<(), Error> {
+        let place = self.place;
+        let mut at = rows.start;
+        while at < rows.end {
+            let page_end = self.page_start + self.page.len() as u64;
+            if at >= page_end {
+                if !place.guard(|| self.turn_page(at))? {
+                    return Err(place.corrupt(format_args!("row {at} and those after it are missing")));
+                }
+                continue;
+            }
+            let end = rows.end.min(page_end);
+            let within = (at - self.page_start) as usize..(end - self.page_start) as usize;
+            values.extend_from_slice(&self.page[within]);
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Decodes the next page that could hold the row; `false` where there is none.
+    fn turn_page(&mut self, row: u64) -> ParquetResult<bool> {
+        self.page_start += self.page.len() as u64;
+        self.page.clear();
+        while let Some(next) = self.reader.peek_next_page()? {
+            let rows = next.num_rows.unwrap_or(0) as u64;
+            if !next.is_dict && rows > 0 && self.page_start + rows <= row {
+                self.reader.skip_next_page()?;
+                self.page_start += rows;
+                continue;
+            }
+            let Some(page) = self.reader.get_next_page()? else { return Ok(false) };
+            if let Page::DictionaryPage { buf, num_values, .. } = &page {
+                self.dictionary.clear();
+                unpack::plain(buf, *num_values as usize, &mut self.dictionary)?;
+                continue;
+            }
+            if page.num_values() as u64 != rows {
+                return Err(ParquetError::General("a page has other rows than its index says".into()));
+            }
+            self.decode(&page)?;
+            if !self.page.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn decode(&mut self, page: &Page) -> ParquetResult<()> {
+        let count = page.num_values() as usize;
+        if count > PAGE_VALUES_MAX {
+            return Err(ParquetError::General(format!("a page of {count} values")));
+        }
+        let bytes = page.buffer();
+        match page.encoding() {
+            Encoding::DELTA_BINARY_PACKED => unpack::deltas(bytes, count, &mut self.page),
+            Encoding::RLE_DICTIONARY => unpack::indexed(bytes, count, &self.dictionary, &mut self.page),
+            Encoding::PLAIN => unpack::plain(bytes, count, &mut self.page),
+            other => Err(ParquetError::NYI(format!("encoding {other}"))),
+        }
+    }
+}
