@@ -4,17 +4,20 @@
 //! only the pieces that a snapshot still holds (`Arc::make_mut`).
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use cambium_model::profile::{ProfileId, SampleLabels};
+use cambium_model::profile::SampleLabels;
 use cambium_model::tenant::Tenant;
 
 use crate::series_table::SeriesTable;
 use crate::tree::Tree;
 
-/// Samples after which a chunk is sealed and the next one begun.
-pub const CHUNK_SAMPLES: usize = 64 << 10;
+mod chunk;
+
+mod values;
+
+pub use chunk::{CHUNK_SAMPLES, Chunk, NewProfile, NewSamples, ProfileRow};
+pub use values::ValuePlace;
 
 /// A tenant's columns. Stacks are node positions in `tree`.
 #[derive(Clone, Debug)]
@@ -47,48 +50,6 @@ pub struct RollupKey {
     pub bucket_ns: i64,
 }
 
-/// A run of profiles with their samples.
-#[derive(Clone, Debug, Default)]
-pub struct Chunk {
-    /// The profiles; each one's samples lie in the same chunk.
-    pub profiles: Vec<ProfileRow>,
-    /// Each sample's node in the tree; sorted within a profile, each stack × label set once.
-    pub stacks: Vec<u32>,
-    /// Each sample's value; never 0.
-    pub values: Vec<i64>,
-    /// Each sample's position in the dataset's label sets; empty while no sample of the chunk has labels.
-    pub label_sets: Vec<u32>,
-}
-
-/// One profile of one type of one series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProfileRow {
-    /// The push it came with.
-    pub id: ProfileId,
-    /// Row in the series table.
-    pub series: u32,
-    /// First of its samples in the chunk.
-    pub first_sample: u32,
-    /// How many samples.
-    pub samples: u32,
-    /// When, nanoseconds since the epoch.
-    pub time_ns: i64,
-    /// Over how long; 0 for an instant.
-    pub duration_ns: i64,
-    /// Units of the period type between two samples.
-    pub period: i64,
-    /// Sum of its samples' values.
-    pub total: i64,
-}
-
-impl ProfileRow {
-    /// Where its samples lie in its chunk.
-    pub fn sample_range(&self) -> Range<usize> {
-        let first = self.first_sample as usize;
-        first..first + self.samples as usize
-    }
-}
-
 impl Dataset {
     /// No profiles yet.
     pub fn new(tenant: Tenant) -> Self {
@@ -111,5 +72,60 @@ impl Dataset {
     /// Samples held.
     pub fn sample_count(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.stacks.len()).sum()
+    }
+
+    /// Appends a profile to the last chunk, or to a new one where that has no room; a chunk left behind gives back what
+    /// it reserved.
+    pub fn append(&mut self, profile: NewProfile, samples: NewSamples<'_>) {
+        match self.chunks.last_mut() {
+            Some(last) if last.has_room(samples.stacks.len()) => {
+                Arc::make_mut(last).push(profile, samples);
+            }
+            last => {
+                if let Some(full) = last {
+                    Arc::make_mut(full).shrink();
+                }
+                let mut chunk = Chunk::default();
+                chunk.push(profile, samples);
+                self.chunks.push(Arc::new(chunk));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cambium_model::profile::ProfileId;
+
+    use super::*;
+    use crate::testing::tenant;
+
+    #[test]
+    fn a_chunk_is_left_when_the_next_profile_does_not_fit() {
+        let mut dataset = Dataset::new(tenant(1));
+        let mut append = |samples: usize| {
+            let profile =
+                NewProfile { id: ProfileId([0; 16]), series: 0, time_ns: 0, duration_ns: 0, period: 0 };
+            let (stacks, values) = (vec![0; samples], vec![1; samples]);
+            dataset.append(profile, NewSamples { stacks: &stacks, values: &values, label_sets: &[] });
+        };
+        [CHUNK_SAMPLES - 10, 10, 1, 3 * CHUNK_SAMPLES, 0, 2].into_iter().for_each(&mut append);
+        let samples: Vec<usize> = dataset.chunks.iter().map(|chunk| chunk.stacks.len()).collect();
+        assert_eq!(samples, [CHUNK_SAMPLES, 1, 3 * CHUNK_SAMPLES, 2]);
+        let first = &dataset.chunks[0];
+        assert_eq!(first.heap_bytes(), CHUNK_SAMPLES * (4 + 1) + 2 * size_of::<ProfileRow>());
+        assert_eq!(dataset.sample_count(), samples.iter().sum::<usize>());
+    }
+
+    #[test]
+    fn a_clone_does_not_see_what_comes_later() {
+        let mut dataset = Dataset::new(tenant(1));
+        let profile = NewProfile { id: ProfileId([0; 16]), series: 0, time_ns: 0, duration_ns: 0, period: 0 };
+        let samples = |value| NewSamples { stacks: &[0], values: value, label_sets: &[] };
+        dataset.append(profile, samples(&[1]));
+        let before = dataset.clone();
+        dataset.append(profile, samples(&[1 << 40]));
+        assert_eq!(before.chunks[0].values(), [1]);
+        assert_eq!(dataset.chunks[0].values(), [1, 1 << 40]);
     }
 }

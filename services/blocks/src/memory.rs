@@ -142,35 +142,51 @@ fn sum(dataset: &Dataset, scan: &TreeScan, caller: &Caller) -> Result<Accumulato
     if plan.reads.is_empty() {
         return Ok(sums);
     }
+    let mut adder = Adder::new(sums);
     for chunk in &dataset.chunks {
         caller.check()?;
         for row in &chunk.profiles {
             if windows[row.series as usize].iter().any(|window| window.contains(row.time_ns)) {
-                add(&mut sums, chunk, row);
+                adder.add(chunk, row);
             }
         }
     }
-    Ok(sums)
+    Ok(adder.sums)
 }
 
-fn add(sums: &mut Accumulator, chunk: &Chunk, row: &ProfileRow) {
-    let samples = row.sample_range();
-    sums.add(&chunk.stacks[samples.clone()], &chunk.values[samples])
-        .expect("a dataset's samples point into its tree");
+/// Adds profiles to sums.
+struct Adder {
+    sums: Accumulator,
+    /// Values of the profile at hand, unpacked: they stay in the processor's cache between two loops over them.
+    values: Vec<i64>,
+}
+
+impl Adder {
+    fn new(sums: Accumulator) -> Self {
+        Self { sums, values: Vec::new() }
+    }
+
+    fn add(&mut self, chunk: &Chunk, row: &ProfileRow) {
+        self.values.clear();
+        chunk.read_values(row, &mut self.values);
+        self.sums
+            .add(&chunk.stacks[row.sample_range()], &self.values)
+            .expect("a dataset's samples point into its tree");
+    }
 }
 
 fn mean(dataset: &Dataset, scan: &TreeScan, counts: &[u32], caller: &Caller) -> Result<Accumulator, Error> {
     let positions = Positions::new(&scan.rows, dataset.series.len());
     let mut found = selected(dataset, &scan.rows, scan.range, caller)?;
     found.sort_by_key(|(_, row)| row.series);
-    let mut sums = Accumulator::mean(dataset.tree.len());
+    let mut adder = Adder::new(Accumulator::mean(dataset.tree.len()));
     for of_series in found.chunk_by(|a, b| a.1.series == b.1.series) {
         caller.check()?;
-        of_series.iter().for_each(|(chunk, row)| add(&mut sums, chunk, row));
+        of_series.iter().for_each(|(chunk, row)| adder.add(chunk, row));
         let position = positions.get(of_series[0].1.series).expect("only wanted series are selected");
-        sums.end_series(counts[position as usize]);
+        adder.sums.end_series(counts[position as usize]);
     }
-    Ok(sums)
+    Ok(adder.sums)
 }
 
 fn at(
@@ -186,13 +202,13 @@ fn at(
         times[position as usize] == Some(row.time_ns)
     });
     found.sort_by_key(|(_, row)| order(row));
-    let mut sums = Accumulator::sum(dataset.tree.len());
+    let mut adder = Adder::new(Accumulator::sum(dataset.tree.len()));
     for of_series in found.chunk_by(|a, b| a.1.series == b.1.series) {
         if let Some((chunk, row)) = of_series.last() {
-            add(&mut sums, chunk, row);
+            adder.add(chunk, row);
         }
     }
-    Ok(sums)
+    Ok(adder.sums)
 }
 
 fn chunk_samples(chunk: &Chunk, wanted: &Positions, range: TimeRange) -> Samples {
@@ -205,7 +221,7 @@ fn chunk_samples(chunk: &Chunk, wanted: &Positions, range: TimeRange) -> Samples
         batch.series.resize(batch.series.len() + samples.len(), row.series);
         batch.time_ns.resize(batch.time_ns.len() + samples.len(), row.time_ns);
         batch.nodes.extend_from_slice(&chunk.stacks[samples.clone()]);
-        batch.values.extend_from_slice(&chunk.values[samples.clone()]);
+        chunk.read_values(row, &mut batch.values);
         if !chunk.label_sets.is_empty() {
             batch.label_sets.extend_from_slice(&chunk.label_sets[samples]);
         }

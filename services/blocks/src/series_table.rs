@@ -4,13 +4,14 @@
 //! with label values. A row is a label set × profile type.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
 use cambium_model::labels::Labels;
 use cambium_model::profile_type::ProfileType;
 use cambium_model::selector::{Matcher, Selector};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Runs of series rows, ascending and not touching.
 pub type RowSet = Vec<Range<u32>>;
@@ -49,15 +50,30 @@ pub struct LabelColumn {
     pub values: Vec<Arc<str>>,
     /// Each series' value, as a position in `values`. May be shorter than the table: the rest is absent.
     pub codes: Vec<u32>,
-    /// Position of each value, kept only while the table grows.
-    positions: HashMap<Arc<str>, u32>,
+    /// Positions of the values by their hash, kept only while the table grows. Positions alone: with labels that are
+    /// unique to a series, a second copy of the pointers would be a fifth of what the series costs.
+    positions: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// Bytes of the texts in `values`, as allocated; counted only while the table grows.
+    text_bytes: usize,
+}
+
+/// Bytes that the allocator gives out for a shared text: two counts before it, all in steps of 16.
+const fn shared_text_bytes(length: usize) -> usize {
+    (2 * size_of::<usize>() + length).next_multiple_of(16)
 }
 
 impl LabelColumn {
     /// A column from its parts; entry 0 of `values` must be empty.
     pub fn new(values: Vec<Arc<str>>, codes: Vec<u32>) -> Self {
         debug_assert!(values.first().is_some_and(|value| value.is_empty()));
-        Self { values, codes, positions: HashMap::new() }
+        Self {
+            values,
+            codes,
+            positions: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            text_bytes: 0,
+        }
     }
 
     /// A series' value; empty where the label is absent.
@@ -67,17 +83,29 @@ impl LabelColumn {
     }
 
     fn code_for(&mut self, value: &str) -> u32 {
-        if self.positions.is_empty() {
-            self.positions = self.values.iter().cloned().zip(0..).collect();
+        let Self { values, positions, hasher, text_bytes, .. } = self;
+        let hash_of = |position: &u32| hasher.hash_one(&*values[*position as usize]);
+        if positions.is_empty() {
+            for position in 0..values.len() as u32 {
+                positions.insert_unique(hash_of(&position), position, hash_of);
+            }
         }
-        if let Some(&code) = self.positions.get(value) {
+        let hash = hasher.hash_one(value);
+        if let Some(&code) = positions.find(hash, |held| *values[*held as usize] == *value) {
             return code;
         }
-        let code = self.values.len() as u32;
-        let shared: Arc<str> = value.into();
-        self.values.push(Arc::clone(&shared));
-        self.positions.insert(shared, code);
+        let code = values.len() as u32;
+        positions.insert_unique(hash, code, hash_of);
+        values.push(value.into());
+        *text_bytes += shared_text_bytes(value.len());
         code
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<Arc<str>>()
+            + self.codes.capacity() * size_of::<u32>()
+            + self.positions.allocation_size()
+            + self.text_bytes
     }
 }
 
@@ -111,6 +139,14 @@ impl SeriesTable {
             column.codes.push(code);
         }
         row as u32
+    }
+
+    /// Bytes allocated for a table that grew by [`push`](Self::push); names and types are few and not counted.
+    pub fn heap_bytes(&self) -> usize {
+        let codes = self.type_of.capacity() + self.scope_of.capacity();
+        codes * size_of::<u32>()
+            + self.fingerprints.capacity() * size_of::<u64>()
+            + self.columns.values().map(LabelColumn::heap_bytes).sum::<usize>()
     }
 
     /// The label set of a row.

@@ -13,7 +13,7 @@ use cambium_model::time::{SECOND_NS, bucket_start};
 use hashbrown::{HashMap, HashSet};
 
 use crate::Dataset;
-use crate::dataset::{CHUNK_SAMPLES, Chunk, ProfileRow, RollupKey};
+use crate::dataset::{CHUNK_SAMPLES, Chunk, NewProfile, NewSamples, RollupKey};
 use crate::series_table::ScopeName;
 
 mod faults;
@@ -100,33 +100,21 @@ impl DatasetBuilder {
             },
             &samples,
         );
-        self.chunk.profiles.push(ProfileRow {
+        let stacks: Vec<u32> = samples.keys().map(|(node, _)| *node).collect();
+        let values: Vec<i64> = samples.values().copied().collect();
+        let mut label_sets: Vec<u32> = samples.keys().map(|(_, label_set)| *label_set).collect();
+        if label_sets.iter().all(|label_set| *label_set == 0) {
+            label_sets.clear();
+        }
+        let new = NewProfile {
             id: profile.id,
             series,
-            first_sample: self.chunk.stacks.len() as u32,
-            samples: samples.len() as u32,
             time_ns: profile.time_ns,
             duration_ns: profile.duration_ns,
             period: profile.period,
-            total: samples.values().fold(0, |total, value| total.wrapping_add(*value)),
-        });
-        self.append(samples);
-    }
-
-    fn append(&mut self, samples: BTreeMap<(u32, u32), i64>) {
-        let chunk = &mut self.chunk;
-        if chunk.label_sets.is_empty() && samples.keys().any(|(_, label_set)| *label_set != 0) {
-            chunk.label_sets.resize(chunk.stacks.len(), 0);
-        }
-        let labelled = !chunk.label_sets.is_empty() || samples.keys().any(|(_, label_set)| *label_set != 0);
-        for ((node, label_set), value) in samples {
-            chunk.stacks.push(node);
-            chunk.values.push(value);
-            if labelled {
-                chunk.label_sets.push(label_set);
-            }
-        }
-        if chunk.stacks.len() >= self.chunk_samples {
+        };
+        self.chunk.push(new, NewSamples { stacks: &stacks, values: &values, label_sets: &label_sets });
+        if self.chunk.stacks.len() >= self.chunk_samples {
             self.dataset.chunks.push(Arc::new(std::mem::take(&mut self.chunk)));
         }
     }

@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use cambium_blocks::Dataset;
-use cambium_blocks::dataset::{CHUNK_SAMPLES, Chunk, ProfileRow, RollupKey};
+use cambium_blocks::dataset::{NewProfile, NewSamples, RollupKey};
 use cambium_model::profile::{Profile, SampleLabels};
+use cambium_model::stacktrace::{LocationId, Node, PathHash};
 use cambium_model::tenant::Tenant;
 use cambium_model::time::bucket_start;
 use hashbrown::{HashMap, HashSet};
@@ -36,7 +37,18 @@ pub struct Head {
     /// Running sums that have left 64 bits: they are not kept again.
     overflowed: HashSet<RollupKey>,
     scratch: Scratch,
-    bytes: usize,
+    counted: Counted,
+}
+
+/// Bytes allocated for what would take long to walk through; the rest is asked when the head is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    series: usize,
+    label_sets: usize,
+    /// All but the last.
+    chunks: usize,
+    /// The stacks of the scopes and the running sums.
+    rollups: usize,
 }
 
 /// Buffers of one `add`, kept to spare the allocations.
@@ -45,6 +57,15 @@ struct Scratch {
     rows: Vec<u32>,
     order: Vec<(u32, u32)>,
     sample_label_sets: Vec<u32>,
+    kept: Kept,
+}
+
+/// Samples of one type that are not 0.
+#[derive(Debug, Default)]
+struct Kept {
+    stacks: Vec<u32>,
+    values: Vec<i64>,
+    label_sets: Vec<u32>,
 }
 
 impl Head {
@@ -58,7 +79,7 @@ impl Head {
             slots: Vec::new(),
             overflowed: HashSet::new(),
             scratch: Scratch::default(),
-            bytes: 0,
+            counted: Counted::default(),
         }
     }
 
@@ -72,9 +93,16 @@ impl Head {
         self.dataset
     }
 
-    /// Estimate of the bytes held, indexes included.
+    /// Estimate of the bytes allocated, indexes included: what vectors and tables reserve, not only what they hold.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        let Counted { series, label_sets, chunks, rollups } = self.counted;
+        let tree = &self.dataset.tree;
+        let tree_bytes = tree.nodes.capacity() * size_of::<Node>()
+            + tree.paths.capacity() * size_of::<PathHash>()
+            + tree.locations.capacity() * size_of::<LocationId>();
+        let open_chunk = self.dataset.chunks.last().map_or(0, |chunk| chunk.heap_bytes());
+        let indexes = self.stacks.heap_bytes() + self.slots.capacity() * size_of::<u32>();
+        series + label_sets + chunks + rollups + tree_bytes + open_chunk + indexes
     }
 
     /// Series held: label sets × profile types.
@@ -84,7 +112,7 @@ impl Head {
 
     /// Adds a profile. `scope_labels` are the tenant's.
     pub fn add(&mut self, profile: &Profile, scope_labels: &[String]) {
-        let Self { dataset, series, stacks, label_sets, slots, overflowed, scratch, bytes } = self;
+        let Self { dataset, series, stacks, label_sets, slots, overflowed, scratch, counted } = self;
         let scope_name = profile.labels.scope(scope_labels);
         let series_table = Arc::make_mut(&mut dataset.series);
         let tree = Arc::make_mut(&mut dataset.tree);
@@ -93,10 +121,12 @@ impl Head {
             dataset.stacks.push(Arc::default());
         }
         scratch.rows.clear();
-        *bytes += series.rows(series_table, &profile.labels, &profile.types, scope.index, &mut scratch.rows);
-        *bytes += stacks.resolve(tree, profile, scope);
+        if series.rows(series_table, &profile.labels, &profile.types, scope.index, &mut scratch.rows) {
+            counted.series = series_table.heap_bytes() + series.heap_bytes();
+        }
+        stacks.resolve(tree, profile, scope);
         let tree_len = tree.len();
-        *bytes +=
+        counted.label_sets +=
             intern_label_sets(label_sets, &mut dataset.label_sets, profile, &mut scratch.sample_label_sets);
 
         scratch.order.clear();
@@ -104,7 +134,11 @@ impl Head {
         scratch.order.extend(nodes.iter().copied().zip(0..));
         scratch.order.sort_unstable();
 
-        *bytes += give_slots(slots, &mut dataset.stacks[scope.index as usize], tree_len, &scratch.order);
+        let scope_stacks = &mut dataset.stacks[scope.index as usize];
+        let before = scope_stacks.capacity();
+        give_slots(slots, scope_stacks, tree_len, &scratch.order);
+        counted.rollups += scope_stacks.capacity() * size_of::<u32>();
+        counted.rollups -= before * size_of::<u32>();
 
         let bucket_ns = bucket_start(profile.time_ns);
         for (position, &row) in scratch.rows.iter().enumerate() {
@@ -115,17 +149,19 @@ impl Head {
                 order: &scratch.order,
                 label_sets: &scratch.sample_label_sets,
             };
-            *bytes += append(&mut dataset.chunks, &added);
+            counted.chunks += append(dataset, &added, &mut scratch.kept);
             let type_index = dataset.series.type_of[row as usize];
             let key = RollupKey { type_index, scope_index: scope.index, bucket_ns };
-            if !overflowed.contains(&key) {
-                match roll_up(dataset, key, &added, slots) {
-                    Some(grown) => *bytes += grown,
-                    None => {
-                        dataset.rollups.remove(&key);
-                        overflowed.insert(key);
-                    }
-                }
+            if overflowed.contains(&key) {
+                continue;
+            }
+            let sums = dataset.rollups.entry(key).or_default();
+            counted.rollups -= sums.capacity() * size_of::<i64>();
+            if roll_up(sums, dataset.stacks[scope.index as usize].len(), &added, slots) {
+                counted.rollups += sums.capacity() * size_of::<i64>();
+            } else {
+                dataset.rollups.remove(&key);
+                overflowed.insert(key);
             }
         }
     }
@@ -142,54 +178,41 @@ struct Added<'a> {
     label_sets: &'a [u32],
 }
 
-/// Appends to the last chunk, or to a new one; returns the bytes added.
-fn append(chunks: &mut Vec<Arc<Chunk>>, added: &Added<'_>) -> usize {
-    if chunks.last().is_none_or(|chunk| chunk.stacks.len() >= CHUNK_SAMPLES) {
-        chunks.push(Arc::default());
-    }
-    let last = chunks.last_mut().expect("one was just pushed where there was none");
-    let chunk = Arc::make_mut(last);
-    let first = chunk.stacks.len();
-    let mut total: i64 = 0;
-    let labelled = !added.label_sets.is_empty();
-    if labelled {
-        chunk.label_sets.resize(first, 0);
-    }
+/// Appends to the dataset's chunks; returns the bytes of a chunk that this has filled.
+fn append(dataset: &mut Dataset, added: &Added<'_>, kept: &mut Kept) -> usize {
+    let Kept { stacks, values, label_sets } = kept;
+    stacks.clear();
+    values.clear();
+    label_sets.clear();
     for &(node, sample) in added.order {
         let value = added.values[sample as usize];
-        if value == 0 {
-            continue;
+        if value != 0 {
+            stacks.push(node);
+            values.push(value);
+            label_sets.extend(added.label_sets.get(sample as usize));
         }
-        chunk.stacks.push(node);
-        chunk.values.push(value);
-        if labelled {
-            chunk.label_sets.push(added.label_sets[sample as usize]);
-        }
-        // The decoder has checked that a profile's values add up.
-        total = total.wrapping_add(value);
     }
-    if !labelled && !chunk.label_sets.is_empty() {
-        chunk.label_sets.resize(chunk.stacks.len(), 0);
+    let chunks = dataset.chunks.len();
+    dataset.append(
+        NewProfile {
+            id: added.profile.id,
+            series: added.row,
+            time_ns: added.profile.time_ns,
+            duration_ns: added.profile.duration_ns,
+            period: added.profile.period,
+        },
+        NewSamples { stacks, values, label_sets },
+    );
+    match chunks {
+        0 => 0,
+        before if before == dataset.chunks.len() => 0,
+        before => dataset.chunks[before - 1].heap_bytes(),
     }
-    let samples = chunk.stacks.len() - first;
-    chunk.profiles.push(ProfileRow {
-        id: added.profile.id,
-        series: added.row,
-        first_sample: first as u32,
-        samples: samples as u32,
-        time_ns: added.profile.time_ns,
-        duration_ns: added.profile.duration_ns,
-        period: added.profile.period,
-        total,
-    });
-    let per_sample = if chunk.label_sets.is_empty() { 12 } else { 16 };
-    size_of::<ProfileRow>() + samples * per_sample
 }
 
 /// Numbers the stacks at which samples end, those of the scope by themselves: running sums are as long as their scope
-/// has stacks, not as the tree has nodes. Returns the bytes added.
-fn give_slots(slots: &mut Vec<u32>, stacks: &mut Arc<Vec<u32>>, nodes: usize, order: &[(u32, u32)]) -> usize {
-    let before = (slots.len(), stacks.len());
+/// has stacks, not as the tree has nodes.
+fn give_slots(slots: &mut Vec<u32>, stacks: &mut Arc<Vec<u32>>, nodes: usize, order: &[(u32, u32)]) {
     slots.resize(nodes, NO_SLOT);
     for &(node, _) in order {
         let slot = &mut slots[node as usize];
@@ -199,20 +222,21 @@ fn give_slots(slots: &mut Vec<u32>, stacks: &mut Arc<Vec<u32>>, nodes: usize, or
             stacks.push(node);
         }
     }
-    (slots.len() - before.0 + stacks.len() - before.1) * size_of::<u32>()
 }
 
-/// Adds the samples to the running sums of their type, scope and bucket; returns the bytes added, or `None` where a
-/// sum leaves 64 bits.
-fn roll_up(dataset: &mut Dataset, key: RollupKey, added: &Added<'_>, slots: &[u32]) -> Option<usize> {
-    let sums = Arc::make_mut(dataset.rollups.entry(key).or_default());
-    let before = sums.len();
-    sums.resize(dataset.stacks[key.scope_index as usize].len(), 0);
+/// Adds the samples to the running sums of their type, scope and bucket, one for each of the scope's stacks; false
+/// where a sum leaves 64 bits.
+fn roll_up(sums: &mut Arc<Vec<i64>>, stacks: usize, added: &Added<'_>, slots: &[u32]) -> bool {
+    let sums = Arc::make_mut(sums);
+    sums.resize(stacks, 0);
     for &(node, sample) in added.order {
         let sum = &mut sums[slots[node as usize] as usize];
-        *sum = sum.checked_add(added.values[sample as usize])?;
+        match sum.checked_add(added.values[sample as usize]) {
+            Some(more) => *sum = more,
+            None => return false,
+        }
     }
-    Some((sums.len() - before) * size_of::<i64>())
+    true
 }
 
 /// Maps the profile's sample labels to the dataset's table; returns the bytes added.

@@ -334,7 +334,8 @@ impl State {
             let head = self.active.heads.entry(tenant.number).or_insert_with(|| Head::new(tenant.clone()));
             let before = head.bytes();
             head.add(profile, &limits.of(&tenant.id).scope_labels);
-            self.active.bytes += head.bytes() - before;
+            // A chunk that is full gives back what it reserved, so a head may also shrink.
+            self.active.bytes = self.active.bytes + head.bytes() - before;
             ack.applied += 1;
         }
         self.active.next = Offset(self.active.next.0 + 1);

@@ -130,11 +130,6 @@ impl Labels {
         }
         Scope { label: "", value: UNKNOWN_SCOPE }
     }
-
-    /// Bytes this set occupies on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.text.len() + self.ends.len() * 4 + 4 * size_of::<usize>()
-    }
 }
 
 /// The scope of a series that has none of the tenant's scope labels.

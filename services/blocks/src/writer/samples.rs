@@ -33,6 +33,7 @@ pub(super) fn encode(
     let mut samples = Samples::new(!label_sets.is_empty(), compression)?;
     let mut rollup = Rollup::new(stacks);
     let mut rows: Vec<(u64, i64)> = Vec::new();
+    let mut values: Vec<i64> = Vec::new();
     let mut current_type = None;
     for profile in &order.profiles {
         let series = &order.series[profile.series as usize];
@@ -42,15 +43,16 @@ pub(super) fn encode(
         }
         let held = row.sample_range();
         rows.clear();
+        values.clear();
+        chunk.read_values(row, &mut values);
         if chunk.label_sets.is_empty() {
-            let stack_ids =
-                chunk.stacks[held.clone()].iter().map(|node| u64::from(stacks.stack(*node)) << 32);
-            rows.extend(stack_ids.zip(chunk.values[held].iter().copied()));
+            let stack_ids = chunk.stacks[held].iter().map(|node| u64::from(stacks.stack(*node)) << 32);
+            rows.extend(stack_ids.zip(values.iter().copied()));
         } else {
-            rows.extend(held.map(|sample| {
+            rows.extend(held.zip(&values).map(|(sample, value)| {
                 let stack = stacks.stack(chunk.stacks[sample]);
                 let label_set = label_sets.places[chunk.label_sets[sample] as usize];
-                ((u64::from(stack) << 32) | u64::from(label_set), chunk.values[sample])
+                ((u64::from(stack) << 32) | u64::from(label_set), *value)
             }));
         }
         rows.sort_unstable_by_key(|(key, _)| *key);

@@ -6,9 +6,6 @@ use cambium_model::profile_type::ProfileType;
 use hashbrown::HashMap;
 use hashbrown::HashTable;
 
-/// Bytes that a series costs besides its label codes: type, scope, fingerprint, index entry.
-const SERIES_BYTES: usize = 32;
-
 /// A scope of the head: its position and its node in the tree.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadScope {
@@ -41,7 +38,12 @@ impl SeriesIndex {
         scope
     }
 
-    /// Fills `rows` with the series' row of each type, adding those that are new; returns the bytes added.
+    /// Bytes allocated; scopes are few and not counted.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.rows.allocation_size()
+    }
+
+    /// Fills `rows` with the series' row of each type, adding those that are new; says whether any was.
     pub(super) fn rows(
         &mut self,
         table: &mut SeriesTable,
@@ -49,9 +51,9 @@ impl SeriesIndex {
         types: &[ProfileType],
         scope_index: u32,
         rows: &mut Vec<u32>,
-    ) -> usize {
+    ) -> bool {
         let fingerprint = labels.fingerprint();
-        let mut bytes = 0;
+        let known = table.len();
         for profile_type in types {
             let type_index = match table.types.iter().position(|held| held == profile_type) {
                 Some(index) => index as u32,
@@ -73,13 +75,12 @@ impl SeriesIndex {
                     self.rows.insert_unique(hash, row, |&held| {
                         row_hash(table.fingerprints[held as usize], table.type_of[held as usize])
                     });
-                    bytes += SERIES_BYTES + labels.len() * 4 + labels.heap_bytes();
                     row
                 }
             };
             rows.push(row);
         }
-        bytes
+        table.len() > known
     }
 }
 

@@ -8,11 +8,6 @@ use hashbrown::HashTable;
 
 use super::series::HeadScope;
 
-/// Bytes of a node: itself, its path, its index entry.
-const NODE_BYTES: usize = size_of::<Node>() + size_of::<PathHash>() + 8;
-/// Bytes of a location: itself and its index entry.
-const LOCATION_BYTES: usize = 16 + 28;
-
 /// Not looked up yet.
 const UNRESOLVED: u32 = u32::MAX;
 
@@ -48,9 +43,13 @@ impl StackIndex {
         &self.scratch.sample_nodes
     }
 
-    /// Finds the node of every sample, adding new stacks below the scope's node; returns the bytes added.
-    pub(super) fn resolve(&mut self, tree: &mut Tree, profile: &Profile, scope: HeadScope) -> usize {
-        let before = (tree.nodes.len(), tree.locations.len());
+    /// Bytes allocated.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.nodes.allocation_size() + self.locations.allocation_size()
+    }
+
+    /// Finds the node of every sample, adding new stacks below the scope's node.
+    pub(super) fn resolve(&mut self, tree: &mut Tree, profile: &Profile, scope: HeadScope) {
         self.scratch.paths.clear();
         for node in &profile.nodes {
             let above = match node.parent {
@@ -66,7 +65,6 @@ impl StackIndex {
             let node = if leaf == NO_PARENT { scope.node } else { self.node(tree, profile, scope, leaf) };
             self.scratch.sample_nodes.push(node);
         }
-        (tree.nodes.len() - before.0) * NODE_BYTES + (tree.locations.len() - before.1) * LOCATION_BYTES
     }
 
     /// The head's node for one of the profile: walks towards the root until a known node, then adds what is missing.

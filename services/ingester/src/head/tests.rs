@@ -61,10 +61,10 @@ fn contents(dataset: &Dataset) -> Contents {
     let mut found = Contents::new();
     for chunk in &dataset.chunks {
         for row in &chunk.profiles {
-            let samples = row.first_sample as usize..(row.first_sample + row.samples) as usize;
-            let total: i64 = chunk.values[samples.clone()].iter().sum();
-            assert_eq!(total, row.total);
-            for sample in samples {
+            let mut values = Vec::new();
+            chunk.read_values(row, &mut values);
+            assert_eq!(values.iter().sum::<i64>(), row.total);
+            for (sample, value) in row.sample_range().zip(values) {
                 let mut stack = Vec::new();
                 let mut at = chunk.stacks[sample];
                 while dataset.tree.nodes[at as usize].parent != NO_PARENT {
@@ -80,7 +80,7 @@ fn contents(dataset: &Dataset) -> Contents {
                 let profile_type = &table.types[table.type_of[row.series as usize] as usize];
                 let service = table.value(row.series, "service_name").to_owned();
                 let key = (service, profile_type.to_string(), row.time_ns, stack, label);
-                *found.entry(key).or_default() += chunk.values[sample];
+                *found.entry(key).or_default() += value;
             }
         }
     }
@@ -104,8 +104,10 @@ fn rolled_up(dataset: &Dataset) -> [BTreeMap<(RollupKey, u32), i64>; 2] {
                 scope_index: dataset.series.scope_of[row.series as usize],
                 bucket_ns: bucket_start(row.time_ns),
             };
-            for sample in row.first_sample as usize..(row.first_sample + row.samples) as usize {
-                *from_samples.entry((key, chunk.stacks[sample])).or_default() += chunk.values[sample];
+            let mut values = Vec::new();
+            chunk.read_values(row, &mut values);
+            for (stack, value) in chunk.stacks[row.sample_range()].iter().zip(values) {
+                *from_samples.entry((key, *stack)).or_default() += value;
             }
         }
     }
@@ -180,4 +182,21 @@ fn types_of_a_push_share_stacks() {
     assert_eq!(head.snapshot().tree.len(), 5);
     assert_eq!(head.series_count(), 2);
     assert!(head.bytes() > 0);
+}
+
+#[test]
+fn the_estimate_covers_the_columns() {
+    let mut head = Head::new(tenant());
+    for number in 0..400 {
+        let samples: Vec<NaiveSample> =
+            (0..500_u64).map(|code| (vec![code % 50 + number, code], [1, 1 << 33], 1)).collect();
+        head.add(&profile("a", number as i64, &samples), &[]);
+    }
+    let dataset = head.snapshot();
+    assert!(dataset.chunks.len() > 1);
+    let chunks: usize = dataset.chunks.iter().map(|chunk| chunk.heap_bytes()).sum();
+    let tree = dataset.tree.len() * (size_of::<Node>() + size_of::<PathHash>());
+    let held = chunks + tree;
+    assert!(head.bytes() > held, "{} of {held} B", head.bytes());
+    assert!(head.bytes() < 4 * tree + 2 * chunks, "{} of {held} B", head.bytes());
 }

@@ -133,7 +133,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 /// All samples as two columns.
 fn columns(dataset: &Dataset) -> (Vec<i32>, Vec<i64>) {
     let stacks = dataset.chunks.iter().flat_map(|chunk| chunk.stacks.iter().map(|stack| *stack as i32));
-    let values = dataset.chunks.iter().flat_map(|chunk| chunk.values.iter().copied());
+    let values = dataset.chunks.iter().flat_map(|chunk| chunk.values());
     (stacks.collect(), values.collect())
 }
 

@@ -1,6 +1,5 @@
 //! What heads occupy, by the allocator's count.
 
-use cambium_blocks::Dataset;
 use cambium_ingester::head::Head;
 use cambium_loadtest::w::{self, Workload};
 use cambium_model::limits::TenantLimits;
@@ -48,28 +47,16 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let bar = SAMPLE_BYTES_MAX + SERIES_BYTES_MAX * workload.series() as f64 / samples;
     bench.table.add(
         Row::new("W: head memory per sample", bytes / samples, Unit::BytesEach).at_most(bar).note(format!(
-            "allocated; {:.2} B resident; the head says {:.2}; columns {:.2} of {:.2} reserved, {} rollups {:.2}",
+            "allocated; {:.2} B resident; the head says {:.2}; chunks {:.2}, {} rollups {:.2}",
             resident / samples,
             head.bytes() as f64 / samples,
-            column_bytes(&dataset, Vec::len, Vec::len) / samples,
-            column_bytes(&dataset, Vec::capacity, Vec::capacity) / samples,
+            dataset.chunks.iter().map(|chunk| chunk.heap_bytes()).sum::<usize>() as f64 / samples,
             dataset.rollups.len(),
-            dataset.rollups.values().map(|sums| sums.capacity() * size_of::<i64>()).sum::<usize>() as f64 / samples,
+            dataset.rollups.values().map(|sums| sums.capacity() * size_of::<i64>()).sum::<usize>() as f64
+                / samples,
         )),
     );
     Ok(())
-}
-
-/// Bytes of the columns of samples, by a vector's length or by its room.
-fn column_bytes(
-    dataset: &Dataset,
-    stacks: impl Fn(&Vec<u32>) -> usize,
-    values: impl Fn(&Vec<i64>) -> usize,
-) -> f64 {
-    let chunks = dataset.chunks.iter();
-    let bytes = chunks
-        .map(|chunk| stacks(&chunk.stacks) * size_of::<u32>() + values(&chunk.values) * size_of::<i64>());
-    bytes.sum::<usize>() as f64
 }
 
 /// A profile of one sample; its stack is one that every service has.

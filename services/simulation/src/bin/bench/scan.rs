@@ -111,7 +111,7 @@ fn time_series(bench: &mut Bench, fleet: &Fleet, stored: &Stored) -> anyhow::Res
     };
     let source = stored.source();
     let (seconds, sums) = best(|| totals(&source))?;
-    let expected: i64 = fleet.dataset.chunks.iter().flat_map(|chunk| &chunk.values).sum();
+    let expected: i64 = fleet.dataset.chunks.iter().flat_map(|chunk| chunk.values()).sum();
     anyhow::ensure!(
         sums.values().sum::<i64>() == expected,
         "the time series has another sum than the samples"
