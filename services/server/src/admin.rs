@@ -1,5 +1,7 @@
 //! What operators look at and ask for.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State};
@@ -11,7 +13,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::http::Doors;
-use crate::self_profile;
 
 /// Content type of the metrics page.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -126,13 +127,12 @@ async fn cpu_profile(
         let message = format!("seconds: {seconds} is not between 1 and {PROFILE_SECONDS_MAX}");
         return Err(ApiError::new(Kind::Invalid, message));
     }
-    let frequency = doors.config.self_profiling.frequency;
-    let profile = self_profile::cpu(frequency, std::time::Duration::from_secs(seconds)).await?;
+    let profile = doors.self_profiler.cpu(Duration::from_secs(seconds)).await?;
     Ok(attachment("profile.pb.gz", profile))
 }
 
-async fn heap_profile() -> Result<Response, ApiError> {
-    Ok(attachment("heap.pb.gz", self_profile::heap().await?))
+async fn heap_profile(State(doors): State<Doors>) -> Result<Response, ApiError> {
+    Ok(attachment("heap.pb.gz", doors.self_profiler.heap().await?))
 }
 
 async fn flush(State(doors): State<Doors>) -> Result<impl IntoResponse, ApiError> {

@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Subcommand};
 
 use crate::config::{self, Config, LogFormat};
 use crate::crash;
+use crate::self_profile::resolver;
 use crate::wiring::Running;
 
 mod client;
@@ -61,6 +62,10 @@ struct ServerArgs {
 
 /// Runs the command line of the process.
 pub fn main() -> ExitCode {
+    // Before everything else: this process is one of many that live for a moment.
+    if std::env::args_os().skip(1).eq([resolver::SUBCOMMAND]) {
+        return resolver::main();
+    }
     let matches = command().get_matches();
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,6 +29,7 @@ use tower_http::compression::CompressionLayer;
 use crate::Config;
 use crate::admin;
 use crate::config::Auth;
+use crate::self_profile::SelfProfiler;
 
 /// What the doors lead to.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct Doors {
     pub querier: cambium_querier::Querier,
     /// Flushes on request.
     pub ingester: cambium_ingester::Handle,
+    /// Profiles this process on request.
+    pub self_profiler: SelfProfiler,
     /// Asks the process to stop.
     pub stop: watch::Sender<bool>,
 }

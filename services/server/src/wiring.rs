@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use crate::Config;
 use crate::http;
-use crate::self_profile;
+use crate::self_profile::SelfProfiler;
 
 /// How often the file of overrides is looked at.
 const OVERRIDES_INTERVAL: Duration = Duration::from_secs(5);
@@ -88,6 +88,8 @@ impl Running {
         let distributor_service = distributor(&shared, ingester_handle.clone())?;
         let distributor = distributor_service.handle();
         let querier = querier(&shared, ingester_handle.clone());
+        let profiling = &shared.config.self_profiling;
+        let self_profiler = SelfProfiler::new(profiling, Arc::clone(&clock), &shared.metrics);
         let doors = http::Doors {
             config: shared.config.clone(),
             metrics: shared.metrics.clone(),
@@ -95,13 +97,14 @@ impl Running {
             distributor: distributor.clone(),
             querier,
             ingester: ingester_handle,
+            self_profiler: self_profiler.clone(),
             stop: stop.clone(),
         };
         let listeners = http::listen(doors, &tasks).await?;
         tasks.spawn("distributor", distributor_service.run(wait(stopped.clone())));
         let ingester = tasks.spawn("ingester", ingester.run(wait(stopped)));
-        if shared.config.self_profiling.enabled {
-            self_profile::spawn(&shared.config.self_profiling, distributor, Arc::clone(&clock), &tasks);
+        if profiling.enabled {
+            self_profiler.spawn(profiling, distributor, &tasks);
         }
         tracing::info!(address = %listeners.public, internal = %listeners.internal, "ready");
         Ok(Self {

@@ -16,5 +16,7 @@ mod isolation;
 
 mod grpc;
 
+mod own_profile;
+
 /// The binary with failpoints.
 const BINARY: &str = env!("CARGO_BIN_EXE_cambium-under-test");
