@@ -7,6 +7,8 @@
 //!   internal  operate endpoints                              loopback only
 //! ```
 
+mod compression;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,7 +26,6 @@ use cambium_runtime::tasks::Tasks;
 use cambium_runtime::tenancy::{self, Authenticator, HeaderAuth, NoAuth};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tower_http::compression::CompressionLayer;
 
 use crate::Config;
 use crate::admin;
@@ -106,7 +107,7 @@ pub fn public_router(doors: &Doors) -> Router {
         .merge(operate)
         .merge(admin::open_router(doors))
         .route("/api/v1/openapi.json", get(openapi))
-        .layer(CompressionLayer::new())
+        .layer(compression::layer())
         .fallback(not_found)
 }
 
