@@ -1,13 +1,15 @@
 //! The doors: one port for HTTP/1.1, h2c, gRPC and gRPC-web, tenancy in front of everything that is a tenant's.
 //!
 //! ```text
-//!   public    /metrics /ready /healthz                      anyone
-//!             /api/v1/…  IngestService  ProfileStoreService   tenancy layer ──► role
-//!             operate endpoints                              operators (while the address is loopback)
-//!   internal  operate endpoints                              loopback only
+//!   public    /metrics /ready /healthz  gRPC health, reflection   anyone
+//!             /api/v1/…  IngestService  ProfileStoreService        tenancy layer ──► role
+//!             operate endpoints                                    operators (while the address is loopback)
+//!   internal  operate endpoints                                    loopback only
 //! ```
 
 mod compression;
+
+mod grpc;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -96,35 +98,21 @@ pub fn public_router(doors: &Doors) -> Router {
         Auth::None => Arc::new(NoAuth),
         Auth::Header => Arc::new(HeaderAuth),
     };
+    let grpc = grpc::services(doors);
     let of_tenants = cambium_distributor::http::router(doors.distributor.clone())
         .merge(cambium_querier::api::router(doors.querier.clone()))
         .merge(admin::status_router(doors))
-        .merge(grpc(doors))
+        .merge(grpc.of_tenants)
         .layer(middleware::from_fn_with_state(authenticator, tenancy::identify));
     let operate =
         admin::router(doors).layer(middleware::from_fn_with_state(doors.config.clone(), require_operator));
     of_tenants
         .merge(operate)
         .merge(admin::open_router(doors))
+        .merge(grpc.of_anyone)
         .route("/api/v1/openapi.json", get(openapi))
         .layer(compression::layer())
         .fallback(not_found)
-}
-
-/// gRPC services, for gRPC-web clients too.
-fn grpc(doors: &Doors) -> Router {
-    let mut routes = tonic::service::Routes::builder();
-    routes.add_service(cambium_distributor::grpc::ingest_service(doors.distributor.clone()));
-    routes.add_service(cambium_distributor::grpc::profile_store_service(doors.distributor.clone()));
-    let (_, health) = tonic_health::server::health_reporter();
-    routes.add_service(health);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(cambium_proto::wire::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("our own descriptors are valid");
-    routes.add_service(reflection);
-    routes.routes().into_axum_router().layer(tonic_web::GrpcWebLayer::new())
 }
 
 /// On the public port operate endpoints are the operator's, who is on this machine and asks as no tenant.

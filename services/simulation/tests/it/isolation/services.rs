@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use cambium_simulation::Sandbox;
 use futures::StreamExt;
 use prost::Message;
-use prost_types::FileDescriptorProto;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -18,15 +21,14 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use super::HEADER;
 use crate::BINARY;
 
-/// Services that tenants may call.
-const OF_TENANTS: [&str; 4] = [
-    "cambium.ingest.v1.IngestService",
-    "parca.profilestore.v1alpha1.ProfileStoreService",
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-];
+/// Services that tenants may call, and nobody else.
+const OF_TENANTS: [&str; 2] =
+    ["cambium.ingest.v1.IngestService", "parca.profilestore.v1alpha1.ProfileStoreService"];
 
-/// What roles say to each other, served or not: never a tenant's.
+/// Services for whoever can connect, such as a probe: they know nothing of tenants.
+const OF_ANYONE: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
+
+/// What roles are to say to each other: not served by this build, and never to a tenant.
 const OF_ROLES: [&str; 4] = [
     "/cambium.ingester.v1.IngesterService/Write",
     "/cambium.ingester.v1.IngesterService/Heads",
@@ -47,7 +49,7 @@ async fn ask(channel: &Channel, question: MessageRequest) -> Result<MessageRespo
     let message = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
     let messages = futures::stream::iter([message]);
     let mut client = ServerReflectionClient::new(channel.clone());
-    let mut answers = client.server_reflection_info(request(messages, Some("red"))).await?.into_inner();
+    let mut answers = client.server_reflection_info(messages).await?.into_inner();
     let answer = answers.next().await.expect("an answer to every question")?;
     Ok(answer.message_response.expect("an answer holds one"))
 }
@@ -59,6 +61,21 @@ async fn service_names(channel: &Channel) -> Vec<String> {
         }
         other => panic!("no list of services: {other:?}"),
     }
+}
+
+/// `/package.Service/Method` of what roles say to each other, served or not: our services that are no tenant's.
+fn of_roles() -> Vec<String> {
+    let described = FileDescriptorSet::decode(cambium_proto::wire::FILE_DESCRIPTOR_SET).expect("descriptors");
+    let mut found: Vec<String> = OF_ROLES.map(str::to_owned).into();
+    for file in described.file {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            if !OF_TENANTS.contains(&name.as_str()) {
+                found.extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
+            }
+        }
+    }
+    found
 }
 
 /// `/package.Service/Method` of every method.
@@ -90,25 +107,28 @@ async fn call(channel: &Channel, path: &str, tenant: Option<&'static str>) -> Re
     client.unary(request((), tenant), path, codec).await.map(|_| ())
 }
 
+async fn channel(sandbox: &Sandbox) -> Channel {
+    Channel::from_shared(sandbox.client().base).expect("a URI").connect().await.expect("a connection")
+}
+
+/// Reflection lists what is served: a service that is in neither list fails this test until somebody has decided.
+#[tokio::test]
+async fn every_service_is_a_tenants_or_anyones() {
+    let sandbox = Sandbox::running(BINARY, HEADER);
+    let served: BTreeSet<String> = service_names(&channel(&sandbox).await).await.into_iter().collect();
+    let known: BTreeSet<String> = OF_TENANTS.into_iter().chain(OF_ANYONE).map(str::to_owned).collect();
+    assert_eq!(served, known);
+}
+
 #[tokio::test]
 async fn services_of_roles_are_closed_to_tenants() {
     let sandbox = Sandbox::running(BINARY, HEADER);
-    let channel =
-        Channel::from_shared(sandbox.client().base).expect("a URI").connect().await.expect("a connection");
-    let served = service_names(&channel).await;
-    let known: BTreeSet<&str> = OF_TENANTS.into();
-    for name in &OF_TENANTS[..3] {
-        assert!(served.iter().any(|service| service == name), "{name} is not in {served:?}");
-    }
-    let mut closed: Vec<String> = OF_ROLES.map(str::to_owned).into();
-    for service in served.iter().filter(|service| !known.contains(service.as_str())) {
-        closed.extend(methods(&channel, service).await);
-    }
-    for path in closed {
-        let refused = call(&channel, &path, Some("red")).await.expect_err(&path);
+    let channel = channel(&sandbox).await;
+    for path in &of_roles() {
+        let refused = call(&channel, path, Some("red")).await.expect_err(path);
         assert!(
             matches!(refused.code(), Code::PermissionDenied | Code::Unimplemented),
-            "{path} is neither a tenant's nor closed to tenants: {refused:?}"
+            "{path} is not closed to tenants: {refused:?}"
         );
     }
 }
@@ -116,12 +136,20 @@ async fn services_of_roles_are_closed_to_tenants() {
 #[tokio::test]
 async fn calls_without_a_tenant_are_refused() {
     let sandbox = Sandbox::running(BINARY, HEADER);
-    let channel =
-        Channel::from_shared(sandbox.client().base).expect("a URI").connect().await.expect("a connection");
-    for service in &OF_TENANTS[..2] {
+    let channel = channel(&sandbox).await;
+    for service in OF_TENANTS {
         for path in methods(&channel, service).await {
             let refused = call(&channel, &path, None).await.expect_err(&path);
             assert_eq!(refused.code(), Code::Unauthenticated, "{path}: {refused:?}");
         }
     }
+}
+
+/// A probe has no header to say who it is. Reflection is asked as nobody by every test here.
+#[tokio::test]
+async fn a_probe_needs_no_tenant() {
+    let sandbox = Sandbox::running(BINARY, HEADER);
+    let mut client = HealthClient::new(channel(&sandbox).await);
+    let health = client.check(HealthCheckRequest::default()).await.expect("an answer").into_inner();
+    assert_eq!(health.status(), ServingStatus::Serving);
 }
