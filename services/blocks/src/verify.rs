@@ -190,7 +190,12 @@ impl DatasetCheck {
         {
             return Err("a stack or label set does not exist");
         }
-        if !stacks.iter().zip(label_sets).is_sorted_by(|a, b| a < b) {
+        let keys = stacks.iter().zip(label_sets);
+        let sorted = match profile % 2 {
+            0 => keys.is_sorted_by(|a, b| a < b),
+            _ => keys.is_sorted_by(|a, b| a > b),
+        };
+        if !sorted {
             return Err("stacks are not sorted");
         }
         if samples.values[within].iter().fold(0i64, |sum, value| sum.wrapping_add(*value))

@@ -46,8 +46,8 @@ impl<'a> Rollup<'a> {
         }
     }
 
-    /// Adds a profile's samples: (stack and label set, value), sorted. Profiles of one type and scope must follow one
-    /// another.
+    /// Adds a profile's samples: (stack and label set, value), equal stacks next to each other. Profiles of one type and
+    /// scope must follow one another.
     pub(super) fn add(&mut self, profile_type: u32, scope: u32, bucket_ns: i64, rows: &[(u64, i64)]) {
         if self.current != Some((profile_type, scope)) {
             self.end_scope();

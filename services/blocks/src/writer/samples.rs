@@ -35,7 +35,7 @@ pub(super) fn encode(
     let mut rows: Vec<(u64, i64)> = Vec::new();
     let mut values: Vec<i64> = Vec::new();
     let mut current_type = None;
-    for profile in &order.profiles {
+    for (number, profile) in order.profiles.iter().enumerate() {
         let series = &order.series[profile.series as usize];
         let (chunk, row) = profile.of(dataset);
         if current_type.replace(series.type_index).is_some_and(|before| before != series.type_index) {
@@ -56,6 +56,11 @@ pub(super) fn encode(
             }));
         }
         rows.sort_unstable_by_key(|(key, _)| *key);
+        // Up and down in turn: a step from the last stack of a profile back to the first of the next would be the
+        // least difference of its block of 128, above which all others of the block are stored.
+        if number % 2 == 1 {
+            rows.reverse();
+        }
         rollup.add(series.type_index, series.scope_index, bucket_start(row.time_ns), &rows);
         profiles.first_sample.push(samples.written as i64);
         samples.add(profile.series, row.time_ns, &rows)?;
@@ -159,7 +164,7 @@ impl Samples {
         })
     }
 
-    /// Adds a profile's samples: (stack and label set, value), sorted.
+    /// Adds a profile's samples: (stack and label set, value), largest key first.
     fn add(&mut self, series: u32, time_ns: i64, rows: &[(u64, i64)]) -> Result<()> {
         if self.stack.len() + rows.len() > ROW_GROUP_ROWS_MAX {
             self.end_row_group()?;

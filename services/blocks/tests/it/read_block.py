@@ -85,7 +85,7 @@ def check_profiles(tables):
         assert all(samples["time_ns"][row] == profiles["time_ns"][index] for row in rows)
         assert sum(samples["value"][row] for row in rows) == profiles["total"][index]
         keys = [(samples["stack"][row], samples.get("label_set", samples["stack"])[row]) for row in rows]
-        assert keys == sorted(keys)
+        assert keys == sorted(keys, reverse=index % 2 == 1)
 
 
 def check_rollup(tables):
