@@ -7,6 +7,10 @@
 //!   internal  operate endpoints                                    loopback only
 //! ```
 
+mod listener;
+
+mod deadline;
+
 mod compression;
 
 mod grpc;
@@ -20,14 +24,17 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use cambium_model::limits::Overrides;
+use cambium_runtime::clock::Clock;
 use cambium_runtime::error::{ApiError, Kind};
 use cambium_runtime::metrics::Metrics;
 use cambium_runtime::tasks::Tasks;
 use cambium_runtime::tenancy::{self, Authenticator, HeaderAuth, NoAuth};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+use deadline::{BODY_SILENCE_MAX, BodyDeadline};
+use listener::Deadlines;
 
 use crate::Config;
 use crate::admin;
@@ -39,6 +46,8 @@ use crate::self_profile::SelfProfiler;
 pub struct Doors {
     /// The settings in force.
     pub config: Config,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// The registry behind `/metrics`.
     pub metrics: Metrics,
     /// The limits in force.
@@ -69,27 +78,20 @@ pub async fn listen(doors: Doors, tasks: &Tasks) -> anyhow::Result<Listeners> {
     let public = bind(doors.config.listen).await?;
     let internal = bind(doors.config.internal.listen).await?;
     let listeners = Listeners { public: public.local_addr()?, internal: internal.local_addr()? };
-    serve("public", public, public_router(&doors), tasks);
-    serve("internal", internal, admin::router(&doors).merge(admin::open_router(&doors)), tasks);
+    let operators = admin::router(&doors).merge(admin::open_router(&doors));
+    let deadline = BodyDeadline { silence_max: BODY_SILENCE_MAX, clock: Arc::clone(&doors.clock) };
+    for (name, socket, router) in
+        [("public", public, public_router(&doors)), ("internal", internal, operators)]
+    {
+        let router = router.layer(middleware::from_fn_with_state(deadline.clone(), deadline::limit_silence));
+        let shutdown = tasks.shutdown_signal();
+        tasks.spawn(name, listener::serve(socket, router, Deadlines::default(), shutdown));
+    }
     Ok(listeners)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
-}
-
-fn serve(name: &'static str, listener: TcpListener, router: Router, tasks: &Tasks) {
-    let shutdown = tasks.shutdown_signal();
-    // Answers are written whole: waiting for more to send would only delay them.
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true);
-    });
-    tasks.spawn(name, async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
-        if let Err(error) = serving.await {
-            tracing::error!(name, %error, "listener failed");
-        }
-    });
 }
 
 /// Everything on the public port.

@@ -92,6 +92,7 @@ impl Running {
         let self_profiler = SelfProfiler::new(profiling, Arc::clone(&clock), &shared.metrics);
         let doors = http::Doors {
             config: shared.config.clone(),
+            clock: Arc::clone(&clock),
             metrics: shared.metrics.clone(),
             limits: shared.limits.clone(),
             distributor: distributor.clone(),
