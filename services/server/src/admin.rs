@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use cambium_runtime::error::{ApiError, Kind};
 use http::{HeaderName, StatusCode, header};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{OpenApi, ToSchema};
 
 use crate::http::Doors;
 
@@ -48,12 +49,27 @@ pub fn open_router(doors: &Doors) -> Router {
         .with_state(doors.clone())
 }
 
+/// What every tenant may ask of the server itself. A table, so that the test below finds what is not described.
+fn status_endpoints() -> [(&'static str, MethodRouter<Doors>); 2] {
+    [("/api/v1/status/buildinfo", get(build_info)), ("/api/v1/status/config", get(status_config))]
+}
+
 /// What every tenant may ask of the server itself.
 pub fn status_router(doors: &Doors) -> Router {
-    Router::new()
-        .route("/api/v1/status/buildinfo", get(build_info))
-        .route("/api/v1/status/config", get(status_config))
-        .with_state(doors.clone())
+    let mut router = Router::new();
+    for (path, handler) in status_endpoints() {
+        router = router.route(path, handler);
+    }
+    router.with_state(doors.clone())
+}
+
+/// The tenants' endpoints as OpenAPI describes them.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(paths(build_info, status_config))]
+    struct Routes;
+
+    Routes::openapi()
 }
 
 async fn metrics(State(doors): State<Doors>) -> impl IntoResponse {
@@ -68,6 +84,12 @@ async fn ready(State(doors): State<Doors>) -> (StatusCode, &'static str) {
     }
 }
 
+/// Which build this is.
+#[utoipa::path(
+    get,
+    path = "/api/v1/status/buildinfo",
+    responses((status = 200, description = "version, rust_version, debug_assertions", body = Success)),
+)]
 async fn build_info() -> impl IntoResponse {
     success(json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -77,6 +99,11 @@ async fn build_info() -> impl IntoResponse {
 }
 
 /// The settings as Prometheus shows its own; paths are the operator's business and left out.
+#[utoipa::path(
+    get,
+    path = "/api/v1/status/config",
+    responses((status = 200, description = "config: the settings by key", body = Success)),
+)]
 async fn status_config(State(doors): State<Doors>) -> impl IntoResponse {
     let mut shown = serde_json::to_value(&doors.config).unwrap_or_default();
     for key in ["data_dir", "overrides_file", "internal"] {
@@ -145,11 +172,20 @@ async fn shutdown(State(doors): State<Doors>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-fn success(data: serde_json::Value) -> Json<serde_json::Value> {
-    Json(json!({ "status": "success", "data": data }))
+/// What was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+struct Success {
+    /// `success`.
+    status: &'static str,
+    /// The answer.
+    data: Value,
 }
 
-fn yaml(value: &impl serde::Serialize) -> Response {
+fn success(data: Value) -> Json<Success> {
+    Json(Success { status: "success", data })
+}
+
+fn yaml(value: &impl Serialize) -> Response {
     match serde_norway::to_string(value) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/yaml; charset=utf-8")], text).into_response(),
         Err(error) => ApiError::new(Kind::Internal, error.to_string()).into_response(),
@@ -162,4 +198,16 @@ fn attachment(name: &str, bytes: Vec<u8>) -> Response {
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
     (headers, bytes).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_a_tenant_may_ask_is_described() {
+        let described: Vec<String> = openapi().paths.paths.into_keys().collect();
+        let served: Vec<&str> = status_endpoints().iter().map(|(path, _)| *path).collect();
+        assert_eq!(described, served);
+    }
 }

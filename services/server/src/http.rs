@@ -141,6 +141,7 @@ async fn not_found(request: Request) -> Response {
 async fn openapi() -> impl IntoResponse {
     let mut all = cambium_querier::api::openapi();
     all.merge(cambium_distributor::http::openapi());
+    all.merge(admin::openapi());
     all.info = utoipa::openapi::InfoBuilder::new()
         .title("Cambium")
         .version(env!("CARGO_PKG_VERSION"))
