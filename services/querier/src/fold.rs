@@ -154,23 +154,21 @@ fn survivors<const N: usize>(tree: &FoldedTree<N>, truncation: Truncation) -> Ve
     let mut kept = vec![true; tree.len()];
     // A node's own weight, or its lightest ancestor's: with negative values a child can outweigh its parent.
     let mut weights = vec![u64::MAX; tree.len()];
-    let mut depths = vec![0_u32; tree.len()];
     for node in 1..tree.len() {
         let parent = tree.parents[node] as usize;
         let values = tree.cumulative[node];
+        weights[node] = weights[parent].min(weight(&values));
         kept[node] = kept[parent]
             && values.iter().zip(least).any(|(value, least)| value.unsigned_abs() as f64 >= least);
-        weights[node] = weights[parent].min(weight(&values));
-        depths[node] = depths[parent] + 1;
     }
     if truncation.max_nodes > 0 {
-        keep_heaviest(truncation.max_nodes, &mut kept, &weights, |node| (depths[node], tree.paths[node]));
+        keep_heaviest(tree, truncation.max_nodes, &weights, &mut kept);
     }
     kept
 }
 
-/// Keeps the root and the `max_nodes` heaviest of the nodes kept so far; of equals those that `tie` puts first.
-fn keep_heaviest<T: Ord>(max_nodes: usize, kept: &mut [bool], weights: &[u64], tie: impl Fn(usize) -> T) {
+/// Keeps the root and the `max_nodes` heaviest of the nodes kept so far.
+fn keep_heaviest<const N: usize>(tree: &FoldedTree<N>, max_nodes: usize, weights: &[u64], kept: &mut [bool]) {
     // Counting weights by magnitude finds the class that the last survivor is in; only that class must be sorted.
     let mut counts = vec![0_usize; magnitude(u64::MAX) + 1];
     (1..kept.len()).filter(|node| kept[*node]).for_each(|node| counts[magnitude(weights[node])] += 1);
@@ -184,18 +182,19 @@ fn keep_heaviest<T: Ord>(max_nodes: usize, kept: &mut [bool], weights: &[u64], t
     };
     let whole = counts.iter().rev().take_while(|count| fits(count)).count();
     let Some(last) = (counts.len() - whole).checked_sub(1) else { return };
-    let mut of_last = Vec::new();
+    let mut of_last = Vec::with_capacity(counts[last]);
     for node in 1..kept.len() {
         match magnitude(weights[node]).cmp(&last) {
-            Ordering::Greater => {}
-            Ordering::Equal if kept[node] => of_last.push(node),
-            Ordering::Equal => {}
+            Ordering::Equal if kept[node] => {
+                of_last.push((Reverse(weights[node]), tree.depth(node), tree.paths[node], node));
+            }
+            Ordering::Equal | Ordering::Greater => {}
             Ordering::Less => kept[node] = false,
         }
     }
     if room < of_last.len() {
-        of_last.select_nth_unstable_by_key(room, |node| (Reverse(weights[*node]), tie(*node)));
-        of_last[room..].iter().for_each(|node| kept[*node] = false);
+        of_last.select_nth_unstable(room);
+        of_last[room..].iter().for_each(|(.., node)| kept[*node] = false);
     }
 }
 
@@ -274,6 +273,13 @@ impl<const N: usize> FoldedTree<N> {
             }
         }
         Some(())
+    }
+
+    /// How far a node is from the root.
+    fn depth(&self, node: usize) -> usize {
+        let parent = |node: &usize| self.parents.get(*node).map(|parent| *parent as usize);
+        // The root's parent is no node.
+        std::iter::successors(Some(node), parent).count() - 2
     }
 
     /// How many nodes, the root included.

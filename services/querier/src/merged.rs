@@ -77,14 +77,6 @@ impl MergedTree {
         }
     }
 
-    /// Makes room for so many nodes.
-    pub fn reserve(&mut self, nodes: usize) {
-        self.parents.reserve(nodes);
-        self.locations.reserve(nodes);
-        self.paths.reserve(nodes);
-        self.self_values.reserve(nodes);
-    }
-
     /// Adds a node and returns its position. The caller knows that the parent has no such child yet.
     pub fn push(&mut self, parent: u32, location: LocationId, path: PathHash, self_value: i64) -> u32 {
         debug_assert!((parent as usize) < self.len());

@@ -35,22 +35,31 @@ impl<'a, V: Value> Cursor<'a, V> {
         let mut at = rows.start;
         while at < rows.end {
             let page_end = self.page_start + self.page.len() as u64;
-            if at >= page_end {
-                if !place.guard(|| self.turn_page(at))? {
-                    return Err(place.corrupt(format_args!("row {at} and those after it are missing")));
-                }
+            if at < page_end {
+                let end = rows.end.min(page_end);
+                let within = (at - self.page_start) as usize..(end - self.page_start) as usize;
+                values.extend_from_slice(&self.page[within]);
+                at = end;
                 continue;
             }
-            let end = rows.end.min(page_end);
-            let within = (at - self.page_start) as usize..(end - self.page_start) as usize;
-            values.extend_from_slice(&self.page[within]);
-            at = end;
+            let Some(page) = place.guard(|| self.turn_page(at))? else {
+                return Err(place.corrupt(format_args!("row {at} and those after it are missing")));
+            };
+            let page_rows = u64::from(page.num_values());
+            if self.page_start == at && at + page_rows <= rows.end {
+                // Nobody will ask for any of it again.
+                place.guard(|| decode(&page, &self.dictionary, values))?;
+                self.page_start += page_rows;
+                at = self.page_start;
+            } else {
+                place.guard(|| decode(&page, &self.dictionary, &mut self.page))?;
+            }
         }
         Ok(())
     }
 
-    /// Decodes the next page that could hold the row; `false` where there is none.
-    fn turn_page(&mut self, row: u64) -> ParquetResult<bool> {
+    /// The next page that could hold the row; none where there is none.
+    fn turn_page(&mut self, row: u64) -> ParquetResult<Option<Page>> {
         self.page_start += self.page.len() as u64;
         self.page.clear();
         while let Some(next) = self.reader.peek_next_page()? {
@@ -60,34 +69,33 @@ impl<'a, V: Value> Cursor<'a, V> {
                 self.page_start += rows;
                 continue;
             }
-            let Some(page) = self.reader.get_next_page()? else { return Ok(false) };
-            if let Page::DictionaryPage { buf, num_values, .. } = &page {
-                self.dictionary.clear();
-                unpack::plain(buf, *num_values as usize, &mut self.dictionary)?;
-                continue;
-            }
-            if page.num_values() as u64 != rows {
-                return Err(ParquetError::General("a page has other rows than its index says".into()));
-            }
-            self.decode(&page)?;
-            if !self.page.is_empty() {
-                return Ok(true);
+            let Some(page) = self.reader.get_next_page()? else { return Ok(None) };
+            match &page {
+                Page::DictionaryPage { buf, num_values, .. } => {
+                    self.dictionary.clear();
+                    unpack::plain(buf, *num_values as usize, &mut self.dictionary)?;
+                }
+                _ if u64::from(page.num_values()) != rows => {
+                    return Err(ParquetError::General("a page has other rows than its index says".into()));
+                }
+                _ if rows == 0 => {}
+                _ => return Ok(Some(page)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
+}
 
-    fn decode(&mut self, page: &Page) -> ParquetResult<()> {
-        let count = page.num_values() as usize;
-        if count > PAGE_VALUES_MAX {
-            return Err(ParquetError::General(format!("a page of {count} values")));
-        }
-        let bytes = page.buffer();
-        match page.encoding() {
-            Encoding::DELTA_BINARY_PACKED => unpack::deltas(bytes, count, &mut self.page),
-            Encoding::RLE_DICTIONARY => unpack::indexed(bytes, count, &self.dictionary, &mut self.page),
-            Encoding::PLAIN => unpack::plain(bytes, count, &mut self.page),
-            other => Err(ParquetError::NYI(format!("encoding {other}"))),
-        }
+fn decode<V: Value>(page: &Page, dictionary: &[V], values: &mut Vec<V>) -> ParquetResult<()> {
+    let count = page.num_values() as usize;
+    if count > PAGE_VALUES_MAX {
+        return Err(ParquetError::General(format!("a page of {count} values")));
+    }
+    let bytes = page.buffer();
+    match page.encoding() {
+        Encoding::DELTA_BINARY_PACKED => unpack::deltas(bytes, count, values),
+        Encoding::RLE_DICTIONARY => unpack::indexed(bytes, count, dictionary, values),
+        Encoding::PLAIN => unpack::plain(bytes, count, values),
+        other => Err(ParquetError::NYI(format!("encoding {other}"))),
     }
 }

@@ -17,9 +17,10 @@ use crate::Error;
 use crate::offload::{Caller, offload};
 use crate::source::Samples;
 use crate::sums::Accumulator;
+use crate::writer::section::PAGE_ROWS;
 
-/// Rows decoded at a time: two columns of a batch stay in the first caches of a core.
-const BATCH_ROWS: u64 = 8 << 10;
+/// Rows decoded at a time, at most: those of a page. Two columns of a batch stay in a core's own caches.
+const BATCH_ROWS: u64 = PAGE_ROWS as u64;
 /// Windows whose bytes are being fetched while an earlier one is summed.
 const WINDOWS_AHEAD: usize = 2;
 
@@ -128,7 +129,7 @@ fn add_window(
     let mut value_cursor = pages.i64_cursor(pieces, window.group, value_column)?;
     let (mut stacks, mut values) = (Vec::new(), Vec::new());
     for step in &window.steps {
-        for rows in batches(&step.rows) {
+        for rows in batches(&step.rows, pages.group_rows(window.group).start) {
             caller.check()?;
             stacks.clear();
             values.clear();
@@ -144,9 +145,15 @@ fn add_window(
     Ok(())
 }
 
-fn batches(rows: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
-    let end = rows.end;
-    rows.clone().step_by(BATCH_ROWS as usize).map(move |start| start..end.min(start + BATCH_ROWS))
+/// Cuts rows where pages end, so that pages are decoded to where they are summed from.
+fn batches(rows: &Range<u64>, group_start: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+    let (mut start, end) = (rows.start, rows.end);
+    std::iter::from_fn(move || {
+        let page_end = start + BATCH_ROWS - (start - group_start) % BATCH_ROWS;
+        let batch = start..end.min(page_end);
+        start = batch.end;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 /// Samples of neighbouring profiles.

@@ -70,35 +70,30 @@ pub(super) fn deltas<V: Value>(bytes: &[u8], count: usize, values: &mut Vec<V>) 
     if count == 0 {
         return Ok(());
     }
-    values.reserve(count);
-    values.push(V::from_wide(value));
-    let mut left = count - 1;
-    while left > 0 {
+    let start = values.len();
+    values.resize(start + count, V::from_wide(value));
+    let mut left = &mut values[start + 1..];
+    while !left.is_empty() {
         let least = input.zigzag()?;
         let widths = input.take(miniblocks)?;
+        let widths = widths.iter().flat_map(|width| std::iter::repeat_n(*width, miniblock / RUN));
         for width in widths {
-            for _ in 0..miniblock / RUN {
-                if left == 0 {
-                    break;
+            let packed = input.up_to(usize::from(width) * RUN / 8);
+            let (run, rest) = left.split_at_mut(RUN.min(left.len()));
+            left = rest;
+            if width <= 32 {
+                let mut differences = [0; RUN];
+                unpack(width, packed, &mut differences);
+                for (slot, difference) in run.iter_mut().zip(differences) {
+                    // In this order only one addition waits for the one before.
+                    value = value.wrapping_add(least.wrapping_add(u64::from(difference)));
+                    *slot = V::from_wide(value);
                 }
-                let taken = left.min(RUN);
-                left -= taken;
-                let packed = input.up_to(usize::from(*width) * RUN / 8);
-                let mut run = [V::default(); RUN];
-                if *width <= 32 {
-                    let mut differences = [0; RUN];
-                    unpack(*width, packed, &mut differences);
-                    for (slot, difference) in run.iter_mut().zip(differences) {
-                        value = value.wrapping_add(least).wrapping_add(u64::from(difference));
-                        *slot = V::from_wide(value);
-                    }
-                } else {
-                    for (index, slot) in run.iter_mut().enumerate() {
-                        value = value.wrapping_add(least).wrapping_add(wide_bits(packed, *width, index));
-                        *slot = V::from_wide(value);
-                    }
+            } else {
+                for (index, slot) in run.iter_mut().enumerate() {
+                    value = value.wrapping_add(least.wrapping_add(wide_bits(packed, width, index)));
+                    *slot = V::from_wide(value);
                 }
-                values.extend_from_slice(&run[..taken]);
             }
         }
     }
@@ -118,38 +113,34 @@ pub(super) fn indexed<V: Value>(
     if width > 32 {
         return Err(bad("width of positions"));
     }
-    values.reserve(count);
-    let mut left = count;
-    while left > 0 {
+    let start = values.len();
+    values.resize(start + count, V::default());
+    let mut left = &mut values[start..];
+    while !left.is_empty() {
         let header = input.varint()?;
-        let length = usize::try_from(header >> 1).map_err(|_| bad("length of a run"))?;
+        let length = usize::try_from(header >> 1).ok().filter(|length| *length > 0);
+        let length = length.ok_or_else(|| bad("length of a run"))?;
         if header & 1 == 0 {
-            let taken = length.min(left);
             let bytes = input.take(usize::from(width).div_ceil(8))?;
             let index = bytes.iter().rev().fold(0_usize, |index, byte| index << 8 | usize::from(*byte));
-            let value = *dictionary.get(index).ok_or_else(unknown)?;
-            values.resize(values.len() + taken, value);
-            left -= taken;
-            if taken == 0 {
-                return Err(bad("an empty run"));
-            }
+            let (run, rest) = left.split_at_mut(length.min(left.len()));
+            run.fill(*dictionary.get(index).ok_or_else(unknown)?);
+            left = rest;
             continue;
         }
         let mut packed_left = length.checked_mul(8).ok_or_else(|| bad("length of a run"))?;
-        if packed_left == 0 {
-            return Err(bad("an empty run"));
-        }
-        while packed_left > 0 && left > 0 {
-            let (packed_now, taken) = (packed_left.min(RUN), left.min(packed_left).min(RUN));
+        while packed_left > 0 && !left.is_empty() {
+            let packed = packed_left.min(RUN);
             let mut indexes = [0; RUN];
-            unpack(width, input.up_to(packed_now * usize::from(width) / 8), &mut indexes);
-            let mut run = [V::default(); RUN];
-            for (slot, index) in run.iter_mut().zip(&indexes[..taken]) {
-                *slot = *dictionary.get(*index as usize).ok_or_else(unknown)?;
+            unpack(width, input.up_to(packed * usize::from(width) / 8), &mut indexes);
+            let (run, rest) = left.split_at_mut(packed.min(left.len()));
+            let greatest = indexes[..run.len()].iter().fold(0, |greatest, index| greatest.max(*index));
+            let known = dictionary.get(..=greatest as usize).ok_or_else(unknown)?;
+            for (slot, index) in run.iter_mut().zip(indexes) {
+                *slot = known[(index as usize).min(known.len() - 1)];
             }
-            values.extend_from_slice(&run[..taken]);
-            packed_left -= packed_now;
-            left -= taken;
+            left = rest;
+            packed_left -= packed;
         }
     }
     Ok(())
@@ -166,7 +157,12 @@ impl<'a> Input<'a> {
     }
 
     /// LEB128.
+    #[inline]
     fn varint(&mut self) -> Result<u64> {
+        if let [byte @ 0..0x80, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = *self.take(1)?.first().unwrap_or(&0);
@@ -216,14 +212,18 @@ fn unpack_width<const WIDTH: usize>(bytes: &[u8], values: &mut [u32; RUN]) {
         return unpack_width::<WIDTH>(&padded, values);
     };
     let mask = u32::MAX >> (32 - WIDTH);
-    for (index, value) in values.iter_mut().enumerate() {
-        let (word, shift) = (index * WIDTH / 32, index * WIDTH % 32);
-        let mut bits = u32::from_le_bytes(words[word]) >> shift;
-        if shift + WIDTH > 32 {
-            bits |= u32::from_le_bytes(words[word + 1]) << (32 - shift);
-        }
-        *value = bits & mask;
+    // Written out: with a loop the shifts are no constants, and it takes twice as long.
+    macro_rules! each {
+        ($($index:literal)*) => {$({
+            let (word, shift) = ($index * WIDTH / 32, $index * WIDTH % 32);
+            let mut bits = u32::from_le_bytes(words[word]) >> shift;
+            if shift + WIDTH > 32 {
+                bits |= u32::from_le_bytes(words[word + 1]) << (32 - shift);
+            }
+            values[$index] = bits & mask;
+        })*};
     }
+    each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
 }
 
 /// One value of 33 to 64 bits.

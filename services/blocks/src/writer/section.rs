@@ -16,7 +16,7 @@ use parquet::schema::types::{ColumnPath, Type, TypePtr};
 /// Rows after which a row group ends.
 pub(super) const ROW_GROUP_ROWS_MAX: usize = 1 << 20;
 /// Rows of a data page.
-const PAGE_ROWS: usize = 16 << 10;
+pub(crate) const PAGE_ROWS: usize = 16 << 10;
 /// Length of the pieces whose checksums stand in a section's footer.
 pub(crate) const CHECKED_BYTES: usize = 256 << 10;
 /// Key of those checksums: eight hexadecimal digits each, one for each piece of the bytes before the page index.

@@ -71,7 +71,7 @@ impl TreeRows {
     pub fn of_partial(partial: &PartialTree, by: FoldBy, group: u32) -> Option<Self> {
         let shape = partial.tree.shape(by);
         let sums = shape.sum(&partial.self_values)?;
-        let rows = LiveRows::new(&shape, |place| sums[place] != 0);
+        let rows = LiveRows::new(&shape, sums.iter().map(|sum| *sum != 0).collect());
         Some(rows.collect(&partial.tree, &shape, sums, group))
     }
 
@@ -89,7 +89,7 @@ impl TreeRows {
         by_place.retain(|_, value| *value != 0);
         let mut ends_here: Vec<bool> = sums.iter().map(|value| *value != 0).collect();
         by_place.keys().for_each(|(place, _)| ends_here[*place as usize] = true);
-        let live = LiveRows::new(&shape, |place| ends_here[place]);
+        let live = LiveRows::new(&shape, ends_here);
         let mut rows = live.collect(&partial.tree, &shape, sums, 0);
         for ((place, group), value) in by_place {
             let same_node = live.row_of_place[place as usize];
@@ -97,6 +97,15 @@ impl TreeRows {
             rows.push(group, shape.paths[place as usize].0, same_node, location, value);
         }
         Some(rows)
+    }
+
+    /// Adds rows as they are.
+    pub fn append(&mut self, columns: RowColumns<'_>) {
+        self.groups.extend_from_slice(columns.groups);
+        self.paths.extend_from_slice(columns.paths);
+        self.parents.extend_from_slice(columns.parents);
+        self.locations.extend_from_slice(columns.locations);
+        self.self_values.extend_from_slice(columns.self_values);
     }
 
     /// Adds a row.
@@ -160,33 +169,27 @@ fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize) -> &[T::Nat
     array.values()
 }
 
-/// The row of a place that has none.
-const DEAD: u32 = u32::MAX;
-
 /// Which places have a sample at or below them, and the rows they become.
 struct LiveRows {
+    live: Vec<bool>,
     row_of_place: Vec<u32>,
     count: usize,
 }
 
 impl LiveRows {
-    fn new(shape: &Shape, ends_here: impl Fn(usize) -> bool) -> Self {
-        let mut row_of_place = vec![DEAD; shape.len()];
-        for place in (0..shape.len()).rev() {
-            if row_of_place[place] == DEAD && !ends_here(place) {
-                continue;
-            }
-            row_of_place[place] = 0;
-            if let Some(parent) = row_of_place.get_mut(shape.parents[place] as usize) {
-                *parent = 0;
-            }
+    /// From the places where samples end.
+    fn new(shape: &Shape, mut live: Vec<bool>) -> Self {
+        for place in (1..shape.len()).rev() {
+            live[shape.parents[place] as usize] |= live[place];
         }
         let mut count = 0;
-        for row in row_of_place.iter_mut().filter(|row| **row != DEAD) {
-            *row = count;
-            count += 1;
-        }
-        Self { row_of_place, count: count as usize }
+        let row = |live: &bool| {
+            let row = count;
+            count += u32::from(*live);
+            row
+        };
+        let row_of_place = live.iter().map(row).collect();
+        Self { live, row_of_place, count: count as usize }
     }
 
     /// One row per live place, column by column.
@@ -204,13 +207,16 @@ impl LiveRows {
             paths: self.pick(&shape.paths, |path| path.0),
             parents: self.pick(&shape.parents, parent),
             locations: self.pick(&shape.locations, location),
-            self_values: if self.count == sums.len() { sums } else { self.pick(&sums, |sum| sum) },
+            self_values: self.pick(&sums, |sum| sum),
         }
     }
 
     fn pick<T: Copy, U>(&self, column: &[T], value: impl Fn(T) -> U) -> Vec<U> {
+        if self.count == column.len() {
+            return column.iter().map(|held| value(*held)).collect();
+        }
         let mut picked = Vec::with_capacity(self.count);
-        let live = column.iter().zip(&self.row_of_place).filter(|(_, row)| **row != DEAD);
+        let live = column.iter().zip(&self.live).filter(|(_, live)| **live);
         picked.extend(live.map(|(held, _)| value(*held)));
         picked
     }

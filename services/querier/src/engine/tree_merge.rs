@@ -17,7 +17,7 @@ use datafusion::error::{DataFusionError, Result as PlanResult};
 
 use super::rows::{ROW_BYTES, RowColumns, TreeRows};
 use crate::error::Error;
-use crate::merged::{MergedTree, checked_add};
+use crate::merged::{MergedTree, ROOT_LOCATION, checked_add};
 
 /// One key for a path in a group: as unlikely to collide as paths are among themselves.
 #[inline]
@@ -32,8 +32,8 @@ pub(crate) struct TreeSums {
     /// The first batch, as long as it is alone: its rows are sums already.
     first: Option<RecordBatch>,
     rows: TreeRows,
-    /// Position of each (group, path) among the rows.
-    index: PathTable,
+    /// Position of each (group, path) among the rows; made when a batch first has another order than the rows.
+    index: Option<PathTable>,
     /// Where the rows of the batch being added have gone.
     positions: Vec<u32>,
 }
@@ -41,8 +41,7 @@ pub(crate) struct TreeSums {
 impl TreeSums {
     /// Nothing yet; the type is named when a sum does not fit.
     pub fn new(profile_type: ProfileType) -> Self {
-        let index = PathTable::with_capacity(0);
-        Self { profile_type, first: None, rows: TreeRows::default(), index, positions: Vec::new() }
+        Self { profile_type, first: None, rows: TreeRows::default(), index: None, positions: Vec::new() }
     }
 
     /// Adds a batch.
@@ -50,8 +49,7 @@ impl TreeSums {
     /// Errors: [`Error::Overflow`]; part of the batch has been added then.
     pub fn add(&mut self, batch: RecordBatch) -> Result<(), Error> {
         if let Some(first) = self.first.take() {
-            self.index = PathTable::with_capacity(first.num_rows().max(batch.num_rows()));
-            self.add_rows(RowColumns::of(&first))?;
+            self.rows.append(RowColumns::of(&first));
         } else if self.rows.len() == 0 {
             self.first = Some(batch);
             return Ok(());
@@ -60,10 +58,7 @@ impl TreeSums {
     }
 
     fn add_rows(&mut self, columns: RowColumns<'_>) -> Result<(), Error> {
-        // All look-ups first: they do not wait for each other, and memory answers several at once.
-        let keys = columns.groups.iter().zip(columns.paths).map(|(group, path)| key(*group, *path));
-        self.positions.clear();
-        self.positions.extend(keys.map(|key| self.index.position(key)));
+        self.find(columns);
         for (row, position) in self.positions.iter().map(|position| *position as usize).enumerate() {
             let location = columns.locations[row];
             if position == self.rows.len() {
@@ -91,17 +86,39 @@ impl TreeSums {
         Ok(())
     }
 
+    /// Finds the position of each row: that of an equal one, or the next. All before any is added, so that look-ups do not
+    /// wait for each other and memory answers several at once.
+    fn find(&mut self, columns: RowColumns<'_>) {
+        let Self { rows, index, positions, .. } = self;
+        positions.clear();
+        let mut next = 0_u32;
+        for (group, path) in columns.groups.iter().zip(columns.paths) {
+            let at = next as usize;
+            // Trees of one program are similar: after one row mostly comes the one that follows it here, too.
+            let follows = rows.paths.get(at) == Some(path) && rows.groups.get(at) == Some(group);
+            let position = if follows {
+                next
+            } else {
+                let index = index.get_or_insert_with(|| index_of(rows, columns.len()));
+                index.position(key(*group, *path))
+            };
+            positions.push(position);
+            next = position + 1;
+        }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let first = self.first.as_ref().map_or(0, RecordBatch::num_rows);
         (first + self.rows.len()) * ROW_BYTES
-            + self.index.len() * PathTable::PATH_BYTES
+            + self.index.as_ref().map_or(0, PathTable::len) * PathTable::PATH_BYTES
             + self.positions.len() * size_of::<u32>()
     }
 
     /// Bytes that adding so many rows may cost.
     pub fn growth(&self, rows: usize) -> usize {
-        rows * (ROW_BYTES + PathTable::PATH_BYTES + size_of::<u32>())
+        let indexed = self.index.as_ref().map_or(self.bytes() / ROW_BYTES, |_| 0);
+        rows * (ROW_BYTES + PathTable::PATH_BYTES + size_of::<u32>()) + indexed * PathTable::PATH_BYTES
     }
 
     /// The rows, each (group, path) once.
@@ -110,15 +127,27 @@ impl TreeSums {
     }
 }
 
+/// The index of these rows, with room for so many more.
+fn index_of(rows: &TreeRows, more: usize) -> PathTable {
+    let mut index = PathTable::with_capacity(rows.len().max(more));
+    for (group, path) in rows.groups.iter().zip(&rows.paths) {
+        index.position(key(*group, *path));
+    }
+    index
+}
+
 /// The trees of rows, one for each of the first groups, and the node of each row. Rows of later groups are values by
 /// label set: their node is that of their parent row.
 ///
 /// Errors: a row whose parent is not before it, which is a defect of a source.
 pub(crate) fn build_trees(columns: RowColumns<'_>, groups: usize) -> PlanResult<(Vec<MergedTree>, Vec<u32>)> {
-    let mut trees = vec![MergedTree::new(); groups];
-    if let [tree] = &mut trees[..] {
-        tree.reserve(columns.len());
+    if groups == 1
+        && columns.groups.iter().all(|group| *group == 0)
+        && columns.parents.first() == Some(&NO_PARENT)
+    {
+        return one_tree(columns);
     }
+    let mut trees = vec![MergedTree::new(); groups];
     let mut node_of_row: Vec<u32> = Vec::with_capacity(columns.len());
     for row in 0..columns.len() {
         let self_value = columns.self_values[row];
@@ -139,6 +168,23 @@ pub(crate) fn build_trees(columns: RowColumns<'_>, groups: usize) -> PlanResult<
         node_of_row.push(node);
     }
     Ok((trees, node_of_row))
+}
+
+/// The tree of rows that are its nodes, root first.
+fn one_tree(columns: RowColumns<'_>) -> PlanResult<(Vec<MergedTree>, Vec<u32>)> {
+    let misplaced = (0..).zip(columns.parents).skip(1).find(|(row, parent)| *parent >= row);
+    if let Some((row, parent)) = misplaced {
+        return Err(no_parent(row as usize, *parent));
+    }
+    let mut locations: Vec<LocationId> = columns.locations.iter().copied().map(LocationId).collect();
+    locations[0] = ROOT_LOCATION;
+    let tree = MergedTree {
+        parents: columns.parents.to_vec(),
+        locations,
+        paths: columns.paths.iter().copied().map(PathHash).collect(),
+        self_values: columns.self_values.to_vec(),
+    };
+    Ok((vec![tree], (0..columns.len() as u32).collect()))
 }
 
 fn no_parent(row: usize, parent: u32) -> DataFusionError {
