@@ -127,7 +127,9 @@ impl SelfProfiler {
             time_ns,
             duration_ns: i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX),
         };
-        Ok(self.document(&header, &stacks).await)
+        let Shared { objects, names, .. } = &*self.shared;
+        let named = names.of(objects, &document::places(&stacks)).await;
+        Ok(document::encode(&header, &stacks, objects, &named))
     }
 
     /// What the heap holds now, gzip pprof.
@@ -153,13 +155,10 @@ impl SelfProfiler {
             time_ns,
             ..Header::default()
         };
-        Ok(self.document(&header, &stacks).await)
-    }
-
-    async fn document(&self, header: &Header<'_>, stacks: &Stacks) -> Vec<u8> {
         let Shared { objects, names, .. } = &*self.shared;
-        let named = names.of(objects, &document::places(stacks)).await;
-        document::encode(header, stacks, objects, &named)
+        let named = names.of(objects, &document::places(&stacks)).await;
+        document::leave_allocator(&mut stacks, &named);
+        Ok(document::encode(&header, &stacks, objects, &named))
     }
 
     /// Pushes both kinds at their intervals until the process stops.
