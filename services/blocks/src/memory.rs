@@ -34,6 +34,14 @@ impl Source for Dataset {
     }
 
     async fn samples(&self, scan: &SampleScan) -> Result<BoxStream<'static, Result<Samples, Error>>, Error> {
+        if let Some(times) = &scan.at {
+            let (dataset, rows, range, times) = (self.clone(), scan.rows.clone(), scan.range, times.clone());
+            let batches = offload(move |caller| {
+                let picked = picked_at(&dataset, &rows, range, &times, caller)?;
+                Ok(picked.into_iter().map(|(chunk, row)| samples_of(chunk, [row])).collect::<Vec<_>>())
+            });
+            return Ok(stream::iter(batches.await?).map(Ok).boxed());
+        }
         let wanted = Positions::new(&scan.rows, self.series.len());
         let range = scan.range;
         let batches = stream::iter(self.chunks.clone())
@@ -195,28 +203,41 @@ fn at(
     times: &[Option<i64>],
     caller: &Caller,
 ) -> Result<Accumulator, Error> {
-    let positions = Positions::new(&scan.rows, dataset.series.len());
-    let mut found = selected(dataset, &scan.rows, scan.range, caller)?;
+    let mut adder = Adder::new(Accumulator::sum(dataset.tree.len()));
+    for (chunk, row) in picked_at(dataset, &scan.rows, scan.range, times, caller)? {
+        adder.add(chunk, row);
+    }
+    Ok(adder.sums)
+}
+
+/// Of each series the profile collected at its time, of several the one with the greatest id.
+fn picked_at<'a>(
+    dataset: &'a Dataset,
+    rows: &RowSet,
+    range: TimeRange,
+    times: &[Option<i64>],
+    caller: &Caller,
+) -> Result<Vec<(&'a Chunk, &'a ProfileRow)>, Error> {
+    let positions = Positions::new(rows, dataset.series.len());
+    let mut found = selected(dataset, rows, range, caller)?;
     found.retain(|(_, row)| {
         let position = positions.get(row.series).expect("only wanted series are selected");
         times[position as usize] == Some(row.time_ns)
     });
     found.sort_by_key(|(_, row)| order(row));
-    let mut adder = Adder::new(Accumulator::sum(dataset.tree.len()));
-    for of_series in found.chunk_by(|a, b| a.1.series == b.1.series) {
-        if let Some((chunk, row)) = of_series.last() {
-            adder.add(chunk, row);
-        }
-    }
-    Ok(adder.sums)
+    let of_series = found.chunk_by(|a, b| a.1.series == b.1.series);
+    Ok(of_series.filter_map(|profiles| profiles.last().copied()).collect())
 }
 
 fn chunk_samples(chunk: &Chunk, wanted: &Positions, range: TimeRange) -> Samples {
+    let inside = |row: &&ProfileRow| range.contains(row.time_ns) && wanted.get(row.series).is_some();
+    samples_of(chunk, chunk.profiles.iter().filter(inside))
+}
+
+/// The samples of some of a chunk's profiles.
+fn samples_of<'a>(chunk: &Chunk, profiles: impl IntoIterator<Item = &'a ProfileRow>) -> Samples {
     let mut batch = Samples::default();
-    for row in &chunk.profiles {
-        if !range.contains(row.time_ns) || wanted.get(row.series).is_none() {
-            continue;
-        }
+    for row in profiles {
         let samples = row.sample_range();
         batch.series.resize(batch.series.len() + samples.len(), row.series);
         batch.time_ns.resize(batch.time_ns.len() + samples.len(), row.time_ns);

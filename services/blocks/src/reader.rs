@@ -158,14 +158,35 @@ fn pick_steps(profiles: &ProfileTable, scan: &TreeScan) -> Vec<Step> {
                 push_step(&mut steps, samples, Some(counts[position]));
             }
             Pick::At(times) => {
-                let time_ns = times[position].filter(|time_ns| scan.range.contains(*time_ns));
-                if let Some(profile) = time_ns.and_then(|time_ns| profiles.at(row, time_ns)) {
-                    push_step(&mut steps, profiles.samples(&(profile..profile + 1)), None);
+                if let Some(profile) = picked_of(profiles, row, scan.range, times[position]) {
+                    push_step(&mut steps, profiles.samples(&profile), None);
                 }
             }
         }
     }
     steps
+}
+
+/// The profile of a series at its time, if that lies in the range, as a run.
+fn picked_of(
+    profiles: &ProfileTable,
+    row: u32,
+    range: TimeRange,
+    time_ns: Option<i64>,
+) -> Option<Range<usize>> {
+    let profile = profiles.at(row, time_ns.filter(|time_ns| range.contains(*time_ns))?)?;
+    Some(profile..profile + 1)
+}
+
+/// The picked profiles of these rows, each a run.
+fn picked_at(
+    profiles: &ProfileTable,
+    rows: &RowSet,
+    range: TimeRange,
+    times: &[Option<i64>],
+) -> Vec<Range<usize>> {
+    let series = rows.iter().cloned().flatten().zip(times);
+    series.filter_map(|(row, time_ns)| picked_of(profiles, row, range, *time_ns)).collect()
 }
 
 /// The runs of profiles of these rows and this range.
@@ -245,7 +266,11 @@ impl Source for BlockSource {
     async fn samples(&self, scan: &SampleScan) -> Result<BoxStream<'static, Result<Samples, Error>>, Error> {
         self.check_rows(&scan.rows);
         let (profiles, stacks) = tokio::try_join!(self.dataset.profiles(), self.dataset.stacks())?;
-        let batches = sample_batches(&profiles, &profile_runs(&profiles, &scan.rows, scan.range));
+        let runs = match &scan.at {
+            None => profile_runs(&profiles, &scan.rows, scan.range),
+            Some(times) => picked_at(&profiles, &scan.rows, scan.range, times),
+        };
+        let batches = sample_batches(&profiles, &runs);
         let dataset = Arc::clone(&self.dataset);
         let stream = stream::iter(batches).then(move |runs| {
             let (dataset, profiles, stacks) =

@@ -76,6 +76,8 @@ pub struct SampleScan {
     pub rows: RowSet,
     /// Which profiles, by their time.
     pub range: TimeRange,
+    /// Of each series only the profile collected at this time, as [`Pick::At`] says; all where there is no such list.
+    pub at: Option<Vec<Option<i64>>>,
 }
 
 /// Profiles as columns of equal length.

@@ -51,7 +51,7 @@ async fn read_all(source: &BlockSource) -> Result<(), Error> {
         source.tree(&TreeScan { rows: rows.clone(), range, pick: Pick::Sum }).await?;
         let pick = Pick::Mean(vec![1; of_type.len()]);
         source.tree(&TreeScan { rows: rows.clone(), range, pick }).await?;
-        source.samples(&SampleScan { rows, range }).await?.try_collect::<Vec<_>>().await?;
+        source.samples(&SampleScan { rows, range, at: None }).await?.try_collect::<Vec<_>>().await?;
     }
     Ok(())
 }

@@ -138,8 +138,22 @@ impl Oracle {
         wanted: &[(u32, Vec<&Held>)],
         table: &SeriesTable,
     ) {
-        let scan = SampleScan { rows: rows.clone(), range };
-        let batches: Vec<_> = source.samples(&scan).await.unwrap().try_collect().await.unwrap();
+        let scan = SampleScan { rows: rows.clone(), range, at: None };
+        self.check_scan(source, &scan, wanted, table).await;
+        let newest: Vec<(u32, Vec<&Held>)> =
+            wanted.iter().map(|(row, held)| (*row, held.last().copied().into_iter().collect())).collect();
+        let times = newest.iter().map(|(_, held)| held.first().map(|held| held.time_ns)).collect();
+        self.check_scan(source, &SampleScan { at: Some(times), ..scan }, &newest, table).await;
+    }
+
+    async fn check_scan(
+        &self,
+        source: &dyn Source,
+        scan: &SampleScan,
+        wanted: &[(u32, Vec<&Held>)],
+        table: &SeriesTable,
+    ) {
+        let batches: Vec<_> = source.samples(scan).await.unwrap().try_collect().await.unwrap();
         let tree = source.stack_tree().await.unwrap();
         let label_sets = source.sample_labels().await.unwrap();
         let mut got: Vec<Sample> = Vec::new();

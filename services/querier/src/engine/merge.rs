@@ -54,7 +54,7 @@ pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> R
     let picked = choose(env, sources, query).await?;
     let mut groups = Groups::new(&query.by);
     let mut scans = Vec::new();
-    for Part { one, pick, .. } in &picked.parts {
+    for Part { one, pick } in &picked.parts {
         let of = groups.of(&one.series, &one.rows);
         for (group, rows, pick) in by_group(&of, &one.rows, pick) {
             let scan = TreeScan { rows, range: picked.range, pick };
@@ -162,28 +162,17 @@ pub(crate) async fn merge_samples(
         .await?;
     let profile_type = &query.query.profile_type;
     let mut scans = Vec::new();
-    for (Part { one, pick, tied }, sets) in picked.parts.iter().zip(sets) {
-        let label_groups = (sets.len() > 1).then(|| Arc::new(label_sets.of(&sets)));
-        // Samples do not say which of two profiles of one time they are of, so those of the picked one are taken from
-        // the tree, without labels.
-        let tied: Vec<u32> = tied.iter().map(|tied| u32::from(*tied)).collect();
-        for (tied, rows, pick) in by_group(&tied, &one.rows, pick) {
-            let range = picked.range;
-            let part = match &label_groups {
-                Some(groups) if tied == 0 => {
-                    let (pick, groups) = (Arc::new(pick), Arc::clone(groups));
-                    let profile_type = profile_type.clone();
-                    ScanPart::Labelled(LabelledScan { rows, range, pick, groups, profile_type })
-                }
-                _ => ScanPart::Tree {
-                    scan: TreeScan { rows, range, pick },
-                    fold_by: FoldBy::Location,
-                    group: 0,
-                    profile_type: profile_type.clone(),
-                },
-            };
-            scans.push(Scan { source: Arc::clone(&one.source), part });
-        }
+    for (Part { one, pick }, sets) in picked.parts.iter().zip(sets) {
+        let (rows, pick, range) = (one.rows.clone(), pick.clone(), picked.range);
+        let profile_type = profile_type.clone();
+        let part = if sets.len() > 1 {
+            let (pick, groups) = (Arc::new(pick), Arc::new(label_sets.of(&sets)));
+            ScanPart::Labelled(LabelledScan { rows, range, pick, groups, profile_type })
+        } else {
+            let scan = TreeScan { rows, range, pick };
+            ScanPart::Tree { scan, fold_by: FoldBy::Location, group: 0, profile_type }
+        };
+        scans.push(Scan { source: Arc::clone(&one.source), part });
     }
     let batch = run(env, scans, profile_type).await?;
     let named = profile_type.clone();

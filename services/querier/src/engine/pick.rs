@@ -12,7 +12,7 @@ use cambium_model::profile::ProfileId;
 use cambium_model::time::TimeRange;
 
 use super::fold_profiles;
-use super::selection::{Selected, SeriesIds, count, positions, profile_id, run};
+use super::selection::{Selected, SeriesIds, positions, profile_id, run};
 use super::stages::Stages;
 use crate::error::Error;
 use crate::merged::{Collected, SingleProfile};
@@ -38,22 +38,13 @@ pub(crate) struct Part {
     pub one: Selected,
     /// Which of their profiles.
     pub pick: SourcePick,
-    /// By selected series, whether the picked profile has another one at its time in this source.
-    pub tied: Vec<bool>,
-}
-
-impl Part {
-    fn new(one: Selected, pick: SourcePick) -> Self {
-        let tied = vec![false; count(&one.rows)];
-        Self { one, pick, tied }
-    }
 }
 
 /// Decides what to read.
 pub(crate) async fn pick(selected: Vec<Selected>, pick: Pick, stages: &Stages) -> Result<Picked, Error> {
     match pick {
         Pick::Range { range, aggregation: Aggregation::Sum } => {
-            let parts = selected.into_iter().map(|one| Part::new(one, SourcePick::Sum)).collect();
+            let parts = selected.into_iter().map(|one| Part { one, pick: SourcePick::Sum }).collect();
             Ok(Picked { parts, range, scale: 1, single: None })
         }
         Pick::Range { range, aggregation: Aggregation::Avg } => {
@@ -86,30 +77,22 @@ async fn mean(selected: Vec<Selected>, range: TimeRange, stages: &Stages) -> Res
     };
     let Counts { ids, counts } = fold_profiles(&selected, range, stages, counts, add).await?;
     let of = |ids: Vec<u32>| SourcePick::Mean(ids.iter().map(|id| counts[*id as usize].max(1)).collect());
-    Ok(selected.into_iter().zip(ids).map(|(one, ids)| Part::new(one, of(ids))).collect())
+    Ok(selected.into_iter().zip(ids).map(|(one, ids)| Part { one, pick: of(ids) }).collect())
 }
 
-/// The newest profile of a series in one source, or of some in all.
-#[derive(Clone, Copy, Default)]
-struct Newest {
-    /// Its time and id.
-    found: Option<(i64, ProfileId)>,
-    /// Whether there is another one at its time.
-    tied: bool,
-}
+/// Time and id of the newest profile of a series.
+type Newest = Option<(i64, ProfileId)>;
 
 /// The time of each series' newest profile, told to the one source that has it.
 async fn newest(selected: Vec<Selected>, range: TimeRange, stages: &Stages) -> Result<Vec<Part>, Error> {
     let (ids, series) = series_ids(&selected);
-    let empty: Vec<Vec<Newest>> = ids.iter().map(|ids| vec![Newest::default(); ids.len()]).collect();
+    let empty: Vec<Vec<Newest>> = ids.iter().map(|ids| vec![None; ids.len()]).collect();
     let add = |newest: &mut Vec<Vec<Newest>>, index: usize, one: &Selected, profiles: &Profiles| {
         let positions = positions(&one.rows);
         for profile in 0..profiles.series.len() {
-            let held = &mut newest[index][positions[profiles.series[profile] as usize] as usize];
-            let found = (profiles.time_ns[profile], profile_id(profiles, profile));
             // They come in the order of time and id.
-            held.tied = held.found.is_some_and(|(time_ns, _)| time_ns == found.0);
-            held.found = Some(found);
+            let held = &mut newest[index][positions[profiles.series[profile] as usize] as usize];
+            *held = Some((profiles.time_ns[profile], profile_id(profiles, profile)));
         }
         Ok(())
     };
@@ -118,7 +101,7 @@ async fn newest(selected: Vec<Selected>, range: TimeRange, stages: &Stages) -> R
     let mut newest: Vec<Option<((i64, ProfileId), usize)>> = vec![None; series.len()];
     for (source, (ids, held)) in ids.iter().zip(&held).enumerate() {
         for (id, one) in ids.iter().zip(held) {
-            let found = one.found.map(|found| (found, source));
+            let found = one.map(|found| (found, source));
             newest[*id as usize] = newest[*id as usize].max(found);
         }
     }
@@ -126,8 +109,7 @@ async fn newest(selected: Vec<Selected>, range: TimeRange, stages: &Stages) -> R
     for (source, one) in selected.into_iter().enumerate() {
         let wins = |id: &u32| newest[*id as usize].filter(|(_, winner)| *winner == source);
         let times = ids[source].iter().map(|id| wins(id).map(|((time_ns, _), _)| time_ns)).collect();
-        let tied = held[source].iter().map(|newest| newest.tied).collect();
-        parts.push(Part { one, pick: SourcePick::At(times), tied });
+        parts.push(Part { one, pick: SourcePick::At(times) });
     }
     Ok(parts)
 }
@@ -147,8 +129,6 @@ struct Best {
     /// Which selection has it, and in which row.
     source: usize,
     row: u32,
-    /// Whether the source has another one of this series and time.
-    tied: bool,
 }
 
 /// Opens sources from the nearest on and stops where no closer profile can follow.
@@ -172,14 +152,14 @@ async fn closest(mut selected: Vec<Selected>, time_ns: i64) -> Result<Picked, Er
             }
         }
     }
-    let Some(Best { profile, source, row, tied, .. }) = best else {
+    let Some(Best { profile, source, row, .. }) = best else {
         return Ok(Picked { parts: Vec::new(), range: TimeRange::ALL, scale: 1, single: None });
     };
     let mut one = selected.swap_remove(source);
     one.rows = run(row, row + 1);
     let pick = SourcePick::At(vec![Some(profile.time_ns)]);
     let range = around(profile.time_ns, 0);
-    Ok(Picked { parts: vec![Part { one, pick, tied: vec![tied] }], range, scale: 1, single: Some(profile) })
+    Ok(Picked { parts: vec![Part { one, pick }], range, scale: 1, single: Some(profile) })
 }
 
 fn candidate(one: &Selected, source: usize, profiles: &Profiles, index: usize, time_ns: i64) -> Best {
@@ -197,26 +177,19 @@ fn candidate(one: &Selected, source: usize, profiles: &Profiles, index: usize, t
         profile,
         source,
         row,
-        tied: false,
     }
 }
 
 /// The better of two profiles; the second came later.
 fn closer(held: Option<Best>, found: Best) -> Best {
-    let Some(mut held) = held else { return found };
+    let Some(held) = held else { return found };
     let rank = |best: &Best| (best.distance, best.profile.time_ns, best.fingerprint);
     let labels = || found.profile.labels.iter().cmp(held.profile.labels.iter());
     match rank(&found).cmp(&rank(&held)).then_with(labels) {
         Ordering::Less => found,
         Ordering::Greater => held,
-        Ordering::Equal => {
-            let tied = found.source == held.source;
-            if (found.id, found.source) >= (held.id, held.source) {
-                return Best { tied, ..found };
-            }
-            held.tied |= tied;
-            held
-        }
+        Ordering::Equal if (found.id, found.source) >= (held.id, held.source) => found,
+        Ordering::Equal => held,
     }
 }
 

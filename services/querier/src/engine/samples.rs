@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cambium_blocks::Source;
 use cambium_blocks::series_table::RowSet;
-use cambium_blocks::source::{Pick, SampleScan, Samples};
+use cambium_blocks::source::{Pick as SourcePick, SampleScan, Samples};
 use cambium_blocks::tree::{MEAN_SCALE, PartialTree};
 use cambium_model::profile_type::ProfileType;
 use cambium_model::time::TimeRange;
@@ -29,7 +29,7 @@ pub(crate) struct LabelledScan {
     /// Which profiles, by their time.
     pub range: TimeRange,
     /// How a series' profiles combine.
-    pub pick: Arc<Pick>,
+    pub pick: Arc<SourcePick>,
     /// The group of each of the source's label sets; 0 for the empty one.
     pub groups: Arc<Vec<u32>>,
     /// The type, named when a sum does not fit.
@@ -56,7 +56,12 @@ impl LabelledScan {
     ) -> Result<TreeRows, Error> {
         let tree = source.stack_tree().await?;
         reservation.try_grow(tree.len() * (size_of::<i64>() + ROW_BYTES))?;
-        let mut samples = source.samples(&SampleScan { rows: self.rows.clone(), range: self.range }).await?;
+        let at = match &*self.pick {
+            SourcePick::At(times) => Some(times.clone()),
+            SourcePick::Sum | SourcePick::Mean(_) => None,
+        };
+        let scan = SampleScan { rows: self.rows.clone(), range: self.range, at };
+        let mut samples = source.samples(&scan).await?;
         let mut sums = Sums {
             scan: self.clone(),
             positions: positions(&self.rows),
@@ -104,11 +109,10 @@ impl Sums {
         }
         let value = samples.values[sample];
         match &*self.scan.pick {
-            Pick::Sum => Ok(Some(value)),
-            Pick::Mean(counts) => self.mean_share(value, counts[position as usize]).map(Some),
-            Pick::At(times) => {
-                Ok((times[position as usize] == Some(samples.time_ns[sample])).then_some(value))
-            }
+            SourcePick::Sum => Ok(Some(value)),
+            SourcePick::Mean(counts) => self.mean_share(value, counts[position as usize]).map(Some),
+            // The source gives no others.
+            SourcePick::At(_) => Ok(Some(value)),
         }
     }
 

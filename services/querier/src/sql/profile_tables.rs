@@ -247,7 +247,7 @@ impl TableScan {
             let batch = columns.profiles(&profiles)?;
             return Ok(stream::once(std::future::ready(Ok(batch))).boxed());
         }
-        let scan = SampleScan { rows, range: self.range };
+        let scan = SampleScan { rows, range: self.range, at: None };
         let samples = one.source.samples(&scan).await.map_err(Error::from)?;
         Ok(samples.map(move |samples| columns.samples(&samples.map_err(Error::from)?)).boxed())
     }

@@ -105,7 +105,7 @@ async fn read_dataset(source: &BlockSource) -> Result<(), Error> {
                 Err(error) => return Err(error),
             }
         }
-        source.samples(&SampleScan { rows, range }).await?.try_collect::<Vec<_>>().await?;
+        source.samples(&SampleScan { rows, range, at: None }).await?.try_collect::<Vec<_>>().await?;
     }
     Ok(())
 }
