@@ -26,7 +26,15 @@ use prost::Message;
 /// The reader's cache, bytes.
 const CACHE_BYTES: u64 = 16 << 20;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(
+    init: {
+        // The reader turns panics of the Parquet crate into errors; what nobody catches still ends the run.
+        std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    },
+    |data: &[u8]| read_twice(data)
+);
+
+fn read_twice(data: &[u8]) {
     let object = Bytes::copy_from_slice(data);
     let path = path_of(data);
     let _ = verify(&path, &object);
@@ -40,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
     if let (Ok(_), Err(error)) = (verified, read) {
         panic!("a block that holds what it says cannot be read: {error}");
     }
-});
+}
 
 /// The protobuf message of the table of contents, where the trailer says that one is.
 fn toc_of(data: &[u8]) -> Option<(&[u8], BlockEntry)> {
