@@ -1,7 +1,8 @@
 //! Checks what refers to what, and gives every location its identity.
 //!
 //! ```text
-//! function  key    = xxh3(system name, file)            the name where there is no system name
+//! function  key    = xxh3(system name, file)            where the name is the same or one of the two is missing
+//!                    xxh3(system name, file, name)      where the name is another: such functions are told apart
 //!           detail = xxh3(name, system name, start line)
 //! location  named  = function hash: xxh3(key of each line), and the detail hash where a line's function has no name:
 //!                                   it folds only with itself, as native code does
@@ -127,10 +128,15 @@ impl Resolved {
         let file = hash(row.file, "filename")?;
         // Some senders leave the system name out; different functions must not fold into one.
         let linker_name = if strings.is_empty(row.system_name) { name } else { system_name };
+        let nameless = strings.is_empty(row.name);
         Ok(FunctionHashes {
-            key: hash_numbers([linker_name, file]),
+            key: if nameless || name == linker_name {
+                hash_numbers([linker_name, file])
+            } else {
+                hash_numbers([linker_name, file, name])
+            },
             detail: hash_numbers([name, system_name, row.start_line as u64]),
-            nameless: strings.is_empty(row.name),
+            nameless,
         })
     }
 

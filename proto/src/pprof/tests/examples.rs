@@ -49,27 +49,31 @@ fn a_location_without_mapping_has_no_object() {
 }
 
 #[test]
-fn named_locations_fold_by_system_name_and_file() {
+fn named_locations_fold_by_names_and_file() {
     let mut builder = Builder::new();
     builder.function(1, "f(int)", "_Z1fi", "f.cc");
     builder.function(2, "f(int)", "_Z1fi", "g.cc");
     builder.function(3, "other name", "_Z1fi", "f.cc");
     builder.function(4, "nameless", "", "f.cc");
     builder.function(5, "nameless", "nameless", "f.cc");
-    for function in 1..=5 {
+    builder.function(6, "_Z1fi", "_Z1fi", "f.cc");
+    for function in 1..=6 {
         builder.location(function, 0, function, &[function]);
     }
-    builder.location(6, 0, 1, &[1]);
-    builder.sample(&[6, 5, 4, 3, 2, 1], &[1]);
+    builder.location(7, 0, 1, &[1]);
+    builder.location(8, 0, 8, &[1]);
+    builder.sample(&[8, 7, 6, 5, 4, 3, 2, 1], &[1]);
     let profile = Decoder::new().decode(&builder.bytes(), &LIMITS, push()).unwrap().profile;
-    // In order of appearance, from the root; the sixth location is the first again.
-    assert_eq!(profile.locations.len(), 5);
+    // In order of appearance, from the root; the seventh location is the first again.
+    assert_eq!(profile.locations.len(), 7);
     let keys: Vec<u64> = profile.locations.iter().map(LocationId::function_key).collect();
     assert_ne!(keys[0], keys[1], "another file");
-    assert_eq!(keys[0], keys[2], "the name people read does not matter");
+    assert_ne!(keys[0], keys[2], "another name of the same symbol");
+    assert_ne!(keys[0], keys[5], "no other name");
     assert_ne!(keys[0], keys[3]);
     assert_eq!(keys[3], keys[4], "without a system name the name stands in");
     assert_ne!(profile.locations[3], profile.locations[4], "yet what was sent is kept apart");
+    assert_eq!(keys[0], keys[6], "another address");
 }
 
 #[test]
