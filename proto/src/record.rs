@@ -221,22 +221,16 @@ fn take_profile(from: &mut Cursor<'_>) -> Result<Profile, Error> {
     let time_ns = from.signed("time_ns")?;
     let duration_ns = from.signed("duration_ns")?;
     let period = from.signed("period")?;
-    let locations = from.many("locations", ID_BYTES, |from| Ok(LocationId(from.array("location")?)))?;
+    let locations = take_locations(from)?;
     let nodes = take_nodes(from, locations.len())?;
     let samples = from.count("samples", 1)?;
-    let mut sample_nodes = Vec::with_capacity(samples);
-    for index in 0..samples {
-        // The inverse of the wrapping on the way in: 0 is NO_PARENT.
-        let node = from.small("sample node")?.wrapping_sub(1);
-        if node != NO_PARENT && node as usize >= nodes.len() {
-            let (field, target) = ("sample_nodes", u64::from(node));
-            return Err(Error::Index { field, index, target, len: nodes.len() });
-        }
-        sample_nodes.push(node);
-    }
+    let sample_nodes = take_sample_nodes(from, samples, nodes.len())?;
     let claimed = (types.len() as u64).saturating_mul(samples as u64);
     let value_count = from.believe("values", claimed, 1)?;
-    let values = (0..value_count).map(|_| from.signed("value")).collect::<Result<_, _>>()?;
+    let mut values = Vec::with_capacity(value_count);
+    for _ in 0..value_count {
+        values.push(from.signed("value")?);
+    }
     let (sample_label_sets, label_sets) = take_sample_labels(from, samples)?;
     Ok(Profile {
         id,
@@ -266,6 +260,26 @@ fn take_type(from: &mut Cursor<'_>) -> Result<ProfileType, Error> {
         value => return Err(Error::Kind { field: "delta", value }),
     };
     Ok(ProfileType { name, sample_type, sample_unit, period_type, period_unit, delta })
+}
+
+fn take_locations(from: &mut Cursor<'_>) -> Result<Vec<LocationId>, Error> {
+    let count = from.count("locations", ID_BYTES)?;
+    let bytes = from.slice("locations", count * ID_BYTES)?;
+    Ok(bytes.as_chunks().0.iter().map(|id| LocationId(*id)).collect())
+}
+
+fn take_sample_nodes(from: &mut Cursor<'_>, samples: usize, nodes: usize) -> Result<Vec<u32>, Error> {
+    let mut sample_nodes = Vec::with_capacity(samples);
+    for index in 0..samples {
+        // The inverse of the wrapping on the way in: 0 is NO_PARENT.
+        let node = from.small("sample node")?.wrapping_sub(1);
+        if node != NO_PARENT && node as usize >= nodes {
+            let (field, target) = ("sample_nodes", u64::from(node));
+            return Err(Error::Index { field, index, target, len: nodes });
+        }
+        sample_nodes.push(node);
+    }
+    Ok(sample_nodes)
 }
 
 fn take_nodes(from: &mut Cursor<'_>, locations: usize) -> Result<Vec<Node>, Error> {

@@ -14,6 +14,9 @@ const NODES_MAX: usize = 8 << 20;
 /// In place of a location's position, before it is first seen in a stack.
 const UNSEEN: u32 = u32::MAX;
 
+/// In place of a first child.
+const CHILDLESS: u32 = u32::MAX;
+
 /// The tree and the samples of one profile.
 #[derive(Debug)]
 pub(super) struct Stacks {
@@ -23,6 +26,10 @@ pub(super) struct Stacks {
     positions: Vec<u32>,
     by_id: HashTable<u32>,
     pub(super) nodes: Vec<Node>,
+    /// The first child of each node, or [`CHILDLESS`]. Most nodes have one child, and below a new node all are new: only
+    /// further children need a look-up.
+    first_children: Vec<u32>,
+    /// Outermost frames and all children but the first.
     by_edge: HashTable<u32>,
     /// Rows and nodes of the last stack, outermost first: the next one often begins alike.
     path: Vec<(u32, u32)>,
@@ -42,6 +49,7 @@ impl Default for Stacks {
             positions: Vec::new(),
             by_id: HashTable::new(),
             nodes: Vec::new(),
+            first_children: Vec::new(),
             by_edge: HashTable::new(),
             path: Vec::new(),
             sample_nodes: Vec::new(),
@@ -57,9 +65,13 @@ impl Stacks {
     /// Forgets the profile before. The next has as many locations as this.
     pub(super) fn clear(&mut self, locations: usize) {
         let kept = super::decode::KEPT_ROWS_MAX;
-        for column in
-            [&mut self.rows, &mut self.positions, &mut self.sample_nodes, &mut self.sample_label_sets]
-        {
+        for column in [
+            &mut self.rows,
+            &mut self.positions,
+            &mut self.first_children,
+            &mut self.sample_nodes,
+            &mut self.sample_label_sets,
+        ] {
             column.clear();
             column.shrink_to(kept);
         }
@@ -163,8 +175,21 @@ impl Stacks {
 
     #[inline]
     fn child(&mut self, parent: u32, location: u32) -> Result<u32, Error> {
-        let Self { nodes, seed, .. } = self;
-        let entry = self.by_edge.entry(
+        if let Some(first) = self.first_children.get_mut(parent as usize) {
+            if *first == CHILDLESS {
+                *first = self.nodes.len() as u32;
+                return self.push(parent, location);
+            }
+            if self.nodes[*first as usize].location == location {
+                return Ok(*first);
+            }
+        }
+        self.further_child(parent, location)
+    }
+
+    fn further_child(&mut self, parent: u32, location: u32) -> Result<u32, Error> {
+        let Self { nodes, by_edge, seed, .. } = self;
+        let entry = by_edge.entry(
             mix(pair(parent, location), *seed),
             |&other| nodes[other as usize] == Node { parent, location },
             |&other| mix(pair(nodes[other as usize].parent, nodes[other as usize].location), *seed),
@@ -172,16 +197,23 @@ impl Stacks {
         match entry {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(slot) => {
-                let node = nodes.len();
-                if node == NODES_MAX {
-                    let (place, max) = (Place::Field("sample"), NODES_MAX);
-                    return Err(Error::Limit { place, count: max + 1, max, bound: Bound::Nodes });
-                }
-                slot.insert(node as u32);
-                nodes.push(Node { parent, location });
-                Ok(node as u32)
+                slot.insert(nodes.len() as u32);
+                self.push(parent, location)
             }
         }
+    }
+
+    /// Adds a node, for whose position its parent or the index has a place already.
+    #[inline]
+    fn push(&mut self, parent: u32, location: u32) -> Result<u32, Error> {
+        let node = self.nodes.len();
+        if node == NODES_MAX {
+            let (place, max) = (Place::Field("sample"), NODES_MAX);
+            return Err(Error::Limit { place, count: max + 1, max, bound: Bound::Nodes });
+        }
+        self.nodes.push(Node { parent, location });
+        self.first_children.push(CHILDLESS);
+        Ok(node as u32)
     }
 }
 

@@ -31,7 +31,20 @@ impl<'a> Strings<'a> {
 
     /// A string, which `place` refers to.
     #[inline]
-    pub(super) fn text(&self, index: i64, place: impl FnOnce() -> Place) -> Result<&'a str, Error> {
+    pub(super) fn text(&self, index: i64, place: impl Fn() -> Place) -> Result<&'a str, Error> {
+        let bytes = self.bytes(index, &place)?;
+        std::str::from_utf8(bytes).map_err(|_| Error::Text { place: place(), index: index as usize })
+    }
+
+    /// A string that is known to be UTF-8, as its bytes.
+    #[inline]
+    fn utf8(&self, index: i64, place: impl Fn() -> Place) -> Result<&'a [u8], Error> {
+        let bytes = self.bytes(index, &place)?;
+        if is_ascii(bytes) { Ok(bytes) } else { self.text(index, place).map(str::as_bytes) }
+    }
+
+    #[inline]
+    fn bytes(&self, index: i64, place: impl Fn() -> Place) -> Result<&'a [u8], Error> {
         let span = usize::try_from(index).ok().and_then(|index| self.spans.get(index));
         let Some(span) = span else {
             return Err(Error::StringIndex { place: place(), index, strings: self.spans.len() });
@@ -45,7 +58,7 @@ impl<'a> Strings<'a> {
                 bound: Bound::SymbolBytes,
             });
         }
-        std::str::from_utf8(bytes).map_err(|_| Error::Text { place: place(), index: index as usize })
+        Ok(bytes)
     }
 
     /// Whether a string is the empty one, or none.
@@ -77,7 +90,7 @@ impl Hashes {
         &mut self,
         strings: &Strings<'_>,
         index: i64,
-        place: impl FnOnce() -> Place,
+        place: impl Fn() -> Place,
     ) -> Result<u64, Error> {
         // A string that hashes to 0 is hashed again each time; nothing else depends on it.
         if let Some(&hash) = self.0.get(index as usize)
@@ -85,8 +98,21 @@ impl Hashes {
         {
             return Ok(hash);
         }
-        let hash = xxh3_64(strings.text(index, place)?.as_bytes());
+        let hash = xxh3_64(strings.utf8(index, place)?);
         self.0[index as usize] = hash;
         Ok(hash)
     }
+}
+
+/// Whether all bytes are ASCII, which nearly all names are. Eight bytes at a time, the last eight once more where they
+/// overlap: names are too short for the loops of the standard library, which end with single bytes.
+#[inline]
+fn is_ascii(bytes: &[u8]) -> bool {
+    const TOP_BITS: u64 = 0x8080_8080_8080_8080;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let last = match (bytes.last_chunk::<8>(), rest) {
+        (Some(last), _) => u64::from_le_bytes(*last),
+        (None, rest) => rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    words.iter().fold(last, |all, word| all | u64::from_le_bytes(*word)) & TOP_BITS == 0
 }

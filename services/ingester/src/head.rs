@@ -19,6 +19,7 @@ use hashbrown::{HashMap, HashSet};
 use series::SeriesIndex;
 use stacktraces::StackIndex;
 
+mod node_table;
 mod series;
 mod stacktraces;
 

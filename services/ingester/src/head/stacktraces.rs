@@ -4,8 +4,8 @@ use cambium_blocks::tree::Tree;
 use cambium_model::profile::Profile;
 use cambium_model::stacktrace::{LocationId, NO_PARENT, Node, PathHash};
 use hashbrown::HashMap;
-use hashbrown::HashTable;
 
+use super::node_table::{NO_NODE, NodeTable};
 use super::series::HeadScope;
 
 /// Not looked up yet.
@@ -14,27 +14,38 @@ const UNRESOLVED: u32 = u32::MAX;
 /// Nodes by scope and path, locations by id.
 #[derive(Debug, Default)]
 pub(super) struct StackIndex {
-    nodes: HashTable<IndexedNode>,
+    nodes: NodeTable,
     locations: HashMap<LocationId, u32>,
     scratch: Scratch,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct IndexedNode {
-    node: u32,
-    scope_index: u32,
 }
 
 #[derive(Debug, Default)]
 struct Scratch {
     /// Path of each node of the profile.
     paths: Vec<PathHash>,
-    /// Node in the head of each node of the profile, or `UNRESOLVED`.
-    found: Vec<u32>,
     /// Node in the head of each sample.
     sample_nodes: Vec<u32>,
     /// Nodes of the profile still to be added, innermost first.
     missing: Vec<u32>,
+    /// Position in the head of each location of the profile, or `UNRESOLVED`.
+    locations: Vec<u32>,
+}
+
+/// A profile on its way in, and the scope it belongs to.
+#[derive(Clone, Copy)]
+struct Incoming<'a> {
+    profile: &'a Profile,
+    scope: HeadScope,
+}
+
+impl Incoming<'_> {
+    fn parent(self, node: u32) -> u32 {
+        self.profile.nodes[node as usize].parent
+    }
+
+    fn location(self, node: u32) -> LocationId {
+        self.profile.locations[self.profile.nodes[node as usize].location as usize]
+    }
 }
 
 impl StackIndex {
@@ -45,80 +56,85 @@ impl StackIndex {
 
     /// Bytes allocated.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.nodes.allocation_size() + self.locations.allocation_size()
+        self.nodes.heap_bytes() + self.locations.allocation_size()
     }
 
     /// Finds the node of every sample, adding new stacks below the scope's node.
+    ///
+    /// Nearly all stacks are known, and finding them is waiting for memory. So each loop reads one table, and no
+    /// iteration waits for another's.
     pub(super) fn resolve(&mut self, tree: &mut Tree, profile: &Profile, scope: HeadScope) {
-        self.scratch.paths.clear();
+        let Scratch { paths, sample_nodes, locations, .. } = &mut self.scratch;
+        locations.clear();
+        locations.resize(profile.locations.len(), UNRESOLVED);
+        paths.clear();
         for node in &profile.nodes {
             let above = match node.parent {
                 NO_PARENT => PathHash::ROOT,
-                parent => self.scratch.paths[parent as usize],
+                parent => paths[parent as usize],
             };
-            self.scratch.paths.push(above.child(profile.locations[node.location as usize]));
+            paths.push(above.child(profile.locations[node.location as usize]));
         }
-        self.scratch.found.clear();
-        self.scratch.found.resize(profile.nodes.len(), UNRESOLVED);
-        self.scratch.sample_nodes.clear();
-        for &leaf in &profile.sample_nodes {
-            let node = if leaf == NO_PARENT { scope.node } else { self.node(tree, profile, scope, leaf) };
-            self.scratch.sample_nodes.push(node);
+        sample_nodes.clear();
+        sample_nodes.extend(profile.sample_nodes.iter().map(|&leaf| match leaf {
+            NO_PARENT => scope.node,
+            leaf => self.nodes.probable(paths[leaf as usize], scope.index),
+        }));
+        let incoming = Incoming { profile, scope };
+        for (sample, &leaf) in profile.sample_nodes.iter().enumerate() {
+            let probable = self.scratch.sample_nodes[sample];
+            let known = leaf == NO_PARENT
+                || (probable != NO_NODE
+                    && is_node(tree, probable, self.scratch.paths[leaf as usize], incoming.location(leaf)));
+            if !known {
+                self.scratch.sample_nodes[sample] = self.node(tree, incoming, leaf);
+            }
         }
     }
 
     /// The head's node for one of the profile: walks towards the root until a known node, then adds what is missing.
-    fn node(&mut self, tree: &mut Tree, profile: &Profile, scope: HeadScope, leaf: u32) -> u32 {
+    fn node(&mut self, tree: &mut Tree, incoming: Incoming<'_>, leaf: u32) -> u32 {
+        let scope = incoming.scope;
         self.scratch.missing.clear();
         let mut at = leaf;
         let mut parent = loop {
             if at == NO_PARENT {
                 break scope.node;
             }
-            let known = self.known(tree, profile, scope, at);
-            if known != UNRESOLVED {
+            let (path, location) = (self.scratch.paths[at as usize], incoming.location(at));
+            let known = self.nodes.find(path, scope.index, |held| is_node(tree, held, path, location));
+            if known != NO_NODE {
                 break known;
             }
             self.scratch.missing.push(at);
-            at = profile.nodes[at as usize].parent;
+            at = incoming.parent(at);
         };
         while let Some(new) = self.scratch.missing.pop() {
-            let id = profile.locations[profile.nodes[new as usize].location as usize];
-            let location = *self.locations.entry(id).or_insert_with(|| {
-                tree.locations.push(id);
-                (tree.locations.len() - 1) as u32
-            });
+            let location = self.location(tree, incoming, new);
             let path = self.scratch.paths[new as usize];
-            let node = tree.push_node(Node { parent, location }, path);
-            let entry = IndexedNode { node, scope_index: scope.index };
-            self.nodes.insert_unique(node_hash(path, scope.index), entry, |held| {
-                node_hash(tree.paths[held.node as usize], held.scope_index)
-            });
-            self.scratch.found[new as usize] = node;
-            parent = node;
+            parent = tree.push_node(Node { parent, location }, path);
+            self.nodes.insert(path, scope.index, parent, &tree.paths);
         }
         parent
     }
 
-    fn known(&mut self, tree: &Tree, profile: &Profile, scope: HeadScope, at: u32) -> u32 {
-        let found = self.scratch.found[at as usize];
-        if found != UNRESOLVED {
-            return found;
+    /// The head's position of a node's location, which is added where it is new.
+    fn location(&mut self, tree: &mut Tree, incoming: Incoming<'_>, node: u32) -> u32 {
+        let location = &mut self.scratch.locations[incoming.profile.nodes[node as usize].location as usize];
+        if *location == UNRESOLVED {
+            let id = incoming.location(node);
+            *location = *self.locations.entry(id).or_insert_with(|| {
+                tree.locations.push(id);
+                (tree.locations.len() - 1) as u32
+            });
         }
-        let path = self.scratch.paths[at as usize];
-        let id = profile.locations[profile.nodes[at as usize].location as usize];
-        // The path is a hash: comparing the location too makes a false match need two collisions.
-        let hit = self.nodes.find(node_hash(path, scope.index), |held| {
-            held.scope_index == scope.index
-                && tree.paths[held.node as usize] == path
-                && tree.locations[tree.nodes[held.node as usize].location as usize] == id
-        });
-        let node = hit.map_or(UNRESOLVED, |held| held.node);
-        self.scratch.found[at as usize] = node;
-        node
+        *location
     }
 }
 
-fn node_hash(path: PathHash, scope_index: u32) -> u64 {
-    path.0 ^ u64::from(scope_index).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+/// Whether a node has this path. The path is a hash: comparing the location too makes a false match need two collisions.
+#[inline]
+fn is_node(tree: &Tree, node: u32, path: PathHash, location: LocationId) -> bool {
+    tree.paths[node as usize] == path
+        && tree.locations[tree.nodes[node as usize].location as usize] == location
 }
