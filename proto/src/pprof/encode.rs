@@ -161,8 +161,9 @@ impl Encoder {
         message
     }
 
-    /// The mapping's id; 0 where nothing is known of it.
-    fn mapping(&mut self, mapping: &Mapping) -> u64 {
+    /// The mapping's id; 0 where nothing is known of it. Readers take the first mapping for the executable: whoever knows
+    /// which one that is names it before any location.
+    pub fn mapping(&mut self, mapping: &Mapping) -> u64 {
         if mapping.file.is_empty() && mapping.build_id.is_empty() {
             return 0;
         }

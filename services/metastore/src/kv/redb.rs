@@ -12,7 +12,6 @@
 //! restart.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -165,10 +164,12 @@ impl StoreFile {
             return Ok(outcomes);
         }
         let group = next_group(&write)?;
-        fail::fail_point!("kv-commit-before", |_| Err(io::Error::from(io::ErrorKind::StorageFull).into()));
+        fail::fail_point!("kv-commit-before", |_| Err(
+            std::io::Error::from(std::io::ErrorKind::StorageFull).into()
+        ));
         write.commit().map_err(|error| Failure::Undetermined { error: error.into(), group })?;
         fail::fail_point!("kv-commit-after", |_| {
-            let error = io::Error::from(io::ErrorKind::StorageFull).into();
+            let error = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
             Err(Failure::Undetermined { error, group })
         });
         Ok(outcomes)

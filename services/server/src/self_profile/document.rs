@@ -35,6 +35,9 @@ pub fn leave_allocator(stacks: &mut Stacks, named: &Named) {
 /// The profile, gzip pprof. Places without a name keep their address and the file that they are in.
 pub fn encode(header: &Header<'_>, stacks: &Stacks, objects: &Objects, named: &Named) -> Vec<u8> {
     let mut encoder = Encoder::new(header);
+    if let Some(executable) = objects.executable() {
+        encoder.mapping(executable);
+    }
     let mut ids = HashMap::new();
     for (stack, values) in stacks {
         let mut id = |place: &Place| {

@@ -69,6 +69,11 @@ impl Objects {
         stack.iter().map_while(|address| self.place(*address)).collect()
     }
 
+    /// The file of this process.
+    pub fn executable(&self) -> Option<&Mapping> {
+        self.objects.first().map(|object| &object.mapping)
+    }
+
     /// The file.
     pub fn mapping(&self, object: usize) -> &Mapping {
         &self.objects[object].mapping

@@ -137,10 +137,17 @@ fn cpu_profiles_name_the_running_line_and_its_callers() {
 #[test]
 fn heap_profiles_name_who_allocated() {
     let sandbox = Sandbox::running(BINARY, &[]);
+    // One allocation of every 512 KiB is sampled: under load what is held grows until some are among it. Each of the
+    // tries gives it a second.
     let profile = under_load(&sandbox, || {
-        // Something is held when it is asked.
-        own_profile(&sandbox, "/debug/pprof/profile", &[("seconds", "1")]);
-        own_profile(&sandbox, "/debug/pprof/heap", &[])
+        let mut tries = 0..30;
+        loop {
+            let profile = own_profile(&sandbox, "/debug/pprof/heap", &[]);
+            if profile.sample.len() >= 3 || tries.next().is_none() {
+                break profile;
+            }
+            own_profile(&sandbox, "/debug/pprof/profile", &[("seconds", "1")]);
+        }
     });
     check_named(&profile, 1);
     let names = Names::of(&profile);
