@@ -19,6 +19,9 @@ impl From<&BlockMeta> for wire::BlockEntry {
             log_ranges: meta.log_ranges.iter().map(Into::into).collect(),
             epoch: meta.epoch,
             datasets: meta.datasets.iter().map(Into::into).collect(),
+            sources: meta.sources.clone(),
+            part: meta.part,
+            parts: meta.parts,
         }
     }
 }
@@ -40,6 +43,9 @@ impl TryFrom<wire::BlockEntry> for BlockMeta {
             log_ranges: entry.log_ranges.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             epoch: entry.epoch,
             datasets: entry.datasets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            sources: entry.sources,
+            part: entry.part,
+            parts: entry.parts.max(1),
         })
     }
 }
@@ -239,6 +245,9 @@ mod tests {
                     .map(|kind| SectionMeta { kind, offset: 1, length: 2, rows: 3, crc32c: 4 })
                     .to_vec(),
             }],
+            sources: vec!["l0/w.cbm".into()],
+            part: 1,
+            parts: 2,
         }
     }
 

@@ -50,6 +50,13 @@ pub enum Error {
         /// The object's path.
         path: String,
     },
+    /// What a merge keeps on disk meanwhile cannot be written or read.
+    #[error("scratch space")]
+    Scratch {
+        /// What the file system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A sum does not fit 64 bits.
     #[error("the sum of {profile_type} over this range does not fit 64 bits")]
     Overflow {
@@ -64,10 +71,16 @@ pub enum Error {
     Shared(Arc<Error>),
 }
 
+impl Error {
+    pub(crate) fn scratch(source: std::io::Error) -> Self {
+        Self::Scratch { source }
+    }
+}
+
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Store { .. } => Kind::Unavailable,
+            Self::Store { .. } | Self::Scratch { .. } => Kind::Unavailable,
             Self::Corrupt { .. } | Self::Parquet { .. } | Self::Encode { .. } | Self::PathTaken { .. } => {
                 Kind::Internal
             }

@@ -1,14 +1,19 @@
 //! Where blocks lie in the object store. Nothing else builds their paths.
 //!
 //! ```text
-//! v1/l{level}/{partition}/{hour of the last profile}/{log}-{first offset}-{epoch}.blk
+//! v1/l0/{partition}/{hour of the last profile}/{log}-{first offset}-{epoch}.blk
 //! v1/l0/0007/2026112223/00000002-0000000000001a40-5.blk
+//!
+//! v1/l{level}/{tenant, 0 for several}/{hour of the last profile}/{fence}-{part}.blk
+//! v1/l1/00000003/2026112223/00000000000001f2-0.blk
 //! ```
 //!
 //! Laws: a path follows from the frozen cut alone, so a retried flush meets its own object; two logs of a partition
-//! and two epochs of a log never share one.
+//! and two epochs of a log never share one. A fence is given once, so whoever repeats a merge never meets what a zombie
+//! may still be writing.
 
 use cambium_model::block::LogRange;
+use cambium_model::tenant::TenantNumber;
 use cambium_model::time::SECOND_NS;
 
 /// Everything that is a block lies below this folder.
@@ -25,6 +30,13 @@ pub fn block_path(level: u8, range: &LogRange, epoch: u64, last_ns: i64) -> Stri
         log.log,
         range.first.0,
     )
+}
+
+/// The path of a merged block: of this tenant or, where there is none, of several; `part` of those that were written under
+/// this fence.
+pub fn merged_path(level: u8, tenant: Option<TenantNumber>, fence: u64, part: u32, last_ns: i64) -> String {
+    let tenant = tenant.map_or(0, |tenant| tenant.0);
+    format!("{BLOCKS_PREFIX}/l{level}/{tenant:08x}/{}/{fence:016x}-{part}.blk", hour(last_ns))
 }
 
 /// `yyyymmddHH` in UTC.
@@ -63,6 +75,14 @@ mod tests {
         let range = LogRange { log, first: Offset(0x1a40), next: Offset(0x1a50) };
         let path = block_path(0, &range, 5, 1_795_390_199 * SECOND_NS);
         assert_eq!(path, "v1/l0/0007/2026112223/00000002-0000000000001a40-5.blk");
+    }
+
+    #[test]
+    fn paths_of_merged_blocks_name_the_tenant_and_the_fence() {
+        let (tenant, last_ns) = (TenantNumber(3), 1_795_390_199 * SECOND_NS);
+        let path = merged_path(1, Some(tenant), 0x1f2, 4, last_ns);
+        assert_eq!(path, "v1/l1/00000003/2026112223/00000000000001f2-4.blk");
+        assert!(merged_path(2, None, 1, 0, last_ns).starts_with("v1/l2/00000000/"));
     }
 
     #[test]

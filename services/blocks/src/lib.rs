@@ -40,6 +40,8 @@ pub mod writer;
 
 pub mod reader;
 
+pub mod merge;
+
 pub mod cache;
 
 pub mod verify;

@@ -51,7 +51,7 @@ pub(crate) mod side;
 
 mod table;
 
-mod unpack;
+pub(crate) mod unpack;
 
 use fetch::{Dataset, count};
 use scan::{Step, push_step};

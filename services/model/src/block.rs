@@ -163,12 +163,18 @@ pub struct BlockMeta {
     pub size_bytes: u64,
     /// CRC32C of the table of contents, which holds those of the sections.
     pub toc_crc32c: u32,
-    /// The log ranges it holds; one for level 0.
+    /// The log ranges whose records of its tenants it and the other parts hold; one for level 0.
     pub log_ranges: Vec<LogRange>,
     /// The fence under which it was written.
     pub epoch: u64,
-    /// One per tenant.
+    /// One per tenant, sorted by number.
     pub datasets: Vec<DatasetMeta>,
+    /// Paths of the blocks it was merged from; none for level 0.
+    pub sources: Vec<String>,
+    /// Which of the blocks that were written together, and how many those are.
+    pub part: u32,
+    /// See `part`.
+    pub parts: u32,
 }
 
 impl BlockMeta {

@@ -32,3 +32,5 @@ pub mod time;
 pub mod block;
 
 pub mod limits;
+
+pub mod deletion;

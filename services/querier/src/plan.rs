@@ -87,6 +87,9 @@ mod tests {
             log_ranges: Vec::new(),
             epoch: 0,
             datasets: vec![dataset(7), dataset(1)],
+            sources: Vec::new(),
+            part: 0,
+            parts: 1,
         }
     }
 

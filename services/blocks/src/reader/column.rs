@@ -5,6 +5,7 @@ use std::ops::Range;
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::pages::Pieces;
@@ -12,10 +13,10 @@ use super::place::Place;
 use super::unpack::{self, PAGE_VALUES_MAX, Value};
 use crate::Error;
 
-/// Reads a column of a row group forwards.
-pub(crate) struct Cursor<'a, V> {
+/// Reads a column of a row group forwards, from bytes that were fetched or from a file.
+pub(crate) struct Cursor<'a, V, R: ChunkReader + 'static = Pieces> {
     place: &'a Place,
-    reader: SerializedPageReader<Pieces>,
+    reader: SerializedPageReader<R>,
     dictionary: Vec<V>,
     /// Row of the section at which the page in hand begins.
     page_start: u64,
@@ -23,9 +24,9 @@ pub(crate) struct Cursor<'a, V> {
     page: Vec<V>,
 }
 
-impl<'a, V: Value> Cursor<'a, V> {
+impl<'a, V: Value, R: ChunkReader + 'static> Cursor<'a, V, R> {
     /// A cursor before the first page of a row group that begins at this row of the section.
-    pub(super) fn new(place: &'a Place, reader: SerializedPageReader<Pieces>, start: u64) -> Self {
+    pub(super) fn new(place: &'a Place, reader: SerializedPageReader<R>, start: u64) -> Self {
         Self { place, reader, dictionary: Vec::new(), page_start: start, page: Vec::new() }
     }
 

@@ -42,14 +42,14 @@ impl Weigh for Pages {
 }
 
 /// How much of a section's end probably holds its footer.
-pub(super) fn tail_guess(place: &Place) -> u64 {
+pub(crate) fn tail_guess(place: &Place) -> u64 {
     const FOOTER_BYTES: u64 = 16 << 10;
     const ROWS_PER_INDEX_BYTE: u64 = 128; // 16 Ki rows a page, about 128 bytes a page
     (FOOTER_BYTES + place.section.rows / ROWS_PER_INDEX_BYTE).min(place.section.length)
 }
 
 /// What came of a section's last bytes.
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     Pages(Box<Pages>),
     /// They were too few: so many are needed.
     Needs(u64),
@@ -57,7 +57,7 @@ pub(super) enum Parsed {
 
 impl Pages {
     /// Reads footer and page index from the last bytes of the section.
-    pub(super) fn parse(place: &Place, tail: &Bytes) -> Result<Parsed, Error> {
+    pub(crate) fn parse(place: &Place, tail: &Bytes) -> Result<Parsed, Error> {
         let length = place.section.length;
         let parsed = place.guard(|| {
             let mut reader = ParquetMetaDataReader::new()
@@ -224,7 +224,7 @@ impl Pages {
         group: usize,
         column: usize,
     ) -> Result<Cursor<'_, i32>, Error> {
-        self.cursor(pieces, group, column, Physical::INT32)
+        self.cursor(pieces, group, column)
     }
 
     /// A cursor over an i64 column of a row group.
@@ -234,26 +234,29 @@ impl Pages {
         group: usize,
         column: usize,
     ) -> Result<Cursor<'_, i64>, Error> {
-        self.cursor(pieces, group, column, Physical::INT64)
+        self.cursor(pieces, group, column)
     }
 
-    fn cursor<V: Value>(
+    /// A cursor over a column of a row group, whose bytes `reader` has.
+    pub(crate) fn cursor<V: Value, R: ChunkReader + 'static>(
         &self,
-        pieces: &Arc<Pieces>,
+        reader: &Arc<R>,
         group: usize,
         column: usize,
-        physical: Physical,
-    ) -> Result<Cursor<'_, V>, Error> {
+    ) -> Result<Cursor<'_, V, R>, Error> {
         let rows = self.group_rows(group);
         let locations = self.locations(group, column)?.to_vec();
         let count = (rows.end - rows.start) as usize;
         let chunk = self.metadata.row_group(group).column(column);
         let held = chunk.column_descr();
-        if held.physical_type() != physical || held.max_def_level() > 0 || held.max_rep_level() > 0 {
+        if held.physical_type() != V::PHYSICAL || held.max_def_level() > 0 || held.max_rep_level() > 0 {
             return Err(self.place.corrupt("a column has another type"));
         }
-        let pieces = Arc::clone(pieces);
-        let reader = self.place.guard(|| SerializedPageReader::new(pieces, chunk, count, Some(locations)))?;
+        if V::PHYSICAL == Physical::FIXED_LEN_BYTE_ARRAY && held.type_length() != V::BYTES as i32 {
+            return Err(self.place.corrupt("a column has another width"));
+        }
+        let reader = Arc::clone(reader);
+        let reader = self.place.guard(|| SerializedPageReader::new(reader, chunk, count, Some(locations)))?;
         Ok(Cursor::new(&self.place, reader, rows.start))
     }
 }

@@ -5,6 +5,7 @@
 //! packed (DELTA_BINARY_PACKED) and positions in a dictionary (RLE_DICTIONARY). Values are packed 32 at a time here
 //! whatever the width, because 32 values always end at a byte.
 
+use parquet::basic::Type as Physical;
 use parquet::errors::{ParquetError, Result};
 
 /// Values unpacked at a time.
@@ -14,6 +15,8 @@ pub(super) const PAGE_VALUES_MAX: usize = 1 << 20;
 
 /// A value of a column.
 pub(crate) trait Value: Copy + Default {
+    /// Parquet's type.
+    const PHYSICAL: Physical;
     /// Bytes of a value that is not encoded.
     const BYTES: usize;
 
@@ -25,6 +28,7 @@ pub(crate) trait Value: Copy + Default {
 }
 
 impl Value for i32 {
+    const PHYSICAL: Physical = Physical::INT32;
     const BYTES: usize = 4;
 
     fn from_bytes(bytes: &[u8]) -> Self {
@@ -37,6 +41,7 @@ impl Value for i32 {
 }
 
 impl Value for i64 {
+    const PHYSICAL: Physical = Physical::INT64;
     const BYTES: usize = 8;
 
     fn from_bytes(bytes: &[u8]) -> Self {
@@ -45,6 +50,20 @@ impl Value for i64 {
 
     fn from_wide(wide: u64) -> Self {
         wide as Self
+    }
+}
+
+/// An id; never packed.
+impl Value for [u8; 16] {
+    const PHYSICAL: Physical = Physical::FIXED_LEN_BYTE_ARRAY;
+    const BYTES: usize = 16;
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        bytes.first_chunk().copied().unwrap_or_default()
+    }
+
+    fn from_wide(wide: u64) -> Self {
+        u128::from(wide).to_le_bytes()
     }
 }
 

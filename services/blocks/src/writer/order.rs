@@ -9,28 +9,26 @@ use crate::Dataset;
 use crate::dataset::{Chunk, ProfileRow};
 use crate::series_table::{ScopeName, SeriesTable};
 
-/// The order of everything but stacks. Only what has profiles is in it.
+/// The order of types, scopes and series. Only what has profiles is in it.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(crate) struct Order {
     /// Sorted.
-    pub(super) types: Vec<ProfileType>,
+    pub(crate) types: Vec<ProfileType>,
     /// Sorted.
-    pub(super) scopes: Vec<ScopeName>,
+    pub(crate) scopes: Vec<ScopeName>,
     /// Sorted by (type, scope, labels).
-    pub(super) series: Vec<SeriesRow>,
-    /// Sorted by (series, time, id).
-    pub(super) profiles: Vec<ProfileRef>,
+    pub(crate) series: Vec<SeriesRow>,
 }
 
 /// A series of the block.
 #[derive(Debug)]
-pub(super) struct SeriesRow {
-    /// Its row in the dataset.
-    pub(super) old: u32,
+pub(crate) struct SeriesRow {
+    /// Its row in the table.
+    pub(crate) old: u32,
     /// Position in the block's types.
-    pub(super) type_index: u32,
+    pub(crate) type_index: u32,
     /// Position in the block's scopes.
-    pub(super) scope_index: u32,
+    pub(crate) scope_index: u32,
 }
 
 /// A profile of the block.
@@ -52,18 +50,30 @@ impl ProfileRef {
 }
 
 impl Order {
-    pub(super) fn new(dataset: &Dataset) -> Self {
-        let table = &*dataset.series;
-        let mut live = vec![false; table.len()];
-        for row in dataset.chunks.iter().flat_map(|chunk| &chunk.profiles) {
-            live[row.series as usize] = true;
-        }
-        let (types, type_ranks) = ranked(&table.types, &table.type_of, &live);
-        let (scopes, scope_ranks) = ranked(&table.scopes, &table.scope_of, &live);
-        let series = sorted_series(table, &live, &type_ranks, &scope_ranks);
-        let profiles = sorted_profiles(dataset, &series);
-        Self { types, scopes, series, profiles }
+    /// The order of the table's live rows.
+    pub(crate) fn new(table: &SeriesTable, live: &[bool]) -> Self {
+        let (types, type_ranks) = ranked(&table.types, &table.type_of, live);
+        let (scopes, scope_ranks) = ranked(&table.scopes, &table.scope_of, live);
+        Self { types, scopes, series: sorted_series(table, live, &type_ranks, &scope_ranks) }
     }
+
+    /// For each row of the table its row in the block; `u32::MAX` where it has none.
+    pub(crate) fn new_rows(&self, table: &SeriesTable) -> Vec<u32> {
+        let mut new_rows = vec![u32::MAX; table.len()];
+        for (new, row) in (0..).zip(&self.series) {
+            new_rows[row.old as usize] = new;
+        }
+        new_rows
+    }
+}
+
+/// Which series of a dataset have profiles.
+pub(super) fn live(dataset: &Dataset) -> Vec<bool> {
+    let mut live = vec![false; dataset.series.len()];
+    for row in dataset.chunks.iter().flat_map(|chunk| &chunk.profiles) {
+        live[row.series as usize] = true;
+    }
+    live
 }
 
 /// The items that live rows point to, sorted, and each old item's place among them.
@@ -100,16 +110,14 @@ fn sorted_series(
     keyed.into_iter().map(|(_, row)| row).collect()
 }
 
-fn sorted_profiles(dataset: &Dataset, series: &[SeriesRow]) -> Vec<ProfileRef> {
-    let mut new_row = vec![u32::MAX; dataset.series.len()];
-    for (new, row) in (0..).zip(series) {
-        new_row[row.old as usize] = new;
-    }
+/// A dataset's profiles by (series, time, id).
+pub(super) fn sorted_profiles(dataset: &Dataset, order: &Order) -> Vec<ProfileRef> {
+    let new_rows = order.new_rows(&dataset.series);
     let mut keyed = Vec::with_capacity(dataset.profile_count());
     for (chunk, held) in (0..).zip(&dataset.chunks) {
         let held: &Arc<Chunk> = held;
         for (row, profile) in (0..).zip(&held.profiles) {
-            let series = new_row[profile.series as usize];
+            let series = new_rows[profile.series as usize];
             keyed.push(((series, profile.time_ns, profile.id), ProfileRef { series, chunk, row }));
         }
     }

@@ -1,85 +1,112 @@
-//! The sections `profiles` and `samples`, and on the way the rollup.
+//! The sections `profiles` and `samples`, and on the way the rollup: profiles come in, in the block's order, and are
+//! written a row group at a time, so that a block of any size needs little memory.
 
 use cambium_model::block::SectionKind;
+use cambium_model::profile::ProfileId;
 use cambium_model::time::bucket_start;
 use parquet::errors::Result;
 
 use super::Compression;
-use super::order::Order;
 use super::rollup::Rollup;
 use super::section::{Column, ROW_GROUP_ROWS_MAX, Section, SectionWriter, Shape, Values, ids, zstd};
-use super::series::LabelSets;
+use super::spool::Scratch;
 use super::stacks::Stacks;
-use crate::Dataset;
 
-/// The sections that hold profiles and their samples.
-#[derive(Debug)]
-pub(super) struct Encoded {
-    pub(super) profiles: Section,
-    pub(super) samples: Section,
-    pub(super) rollup: Section,
+/// How samples are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    /// Whether some have labels.
+    pub(crate) labelled: bool,
+    /// Whether profiles keep the ids of their pushes.
+    pub(crate) keep_ids: bool,
+    pub(crate) compression: Compression,
 }
 
-/// Encodes all profiles of the dataset.
-pub(super) fn encode(
-    dataset: &Dataset,
-    order: &Order,
-    stacks: &Stacks,
-    label_sets: &LabelSets<'_>,
-    keep_ids: bool,
-    compression: Compression,
-) -> Result<Encoded> {
-    let mut profiles = Profiles::default();
-    let mut samples = Samples::new(!label_sets.is_empty(), compression)?;
-    let mut rollup = Rollup::new(stacks);
-    let mut rows: Vec<(u64, i64)> = Vec::new();
-    let mut values: Vec<i64> = Vec::new();
-    let mut current_type = None;
-    for (number, profile) in order.profiles.iter().enumerate() {
-        let series = &order.series[profile.series as usize];
-        let (chunk, row) = profile.of(dataset);
-        if current_type.replace(series.type_index).is_some_and(|before| before != series.type_index) {
-            samples.end_row_group()?;
-        }
-        let held = row.sample_range();
-        rows.clear();
-        values.clear();
-        chunk.read_values(row, &mut values);
-        if chunk.label_sets.is_empty() {
-            let stack_ids = chunk.stacks[held].iter().map(|node| u64::from(stacks.stack(*node)) << 32);
-            rows.extend(stack_ids.zip(values.iter().copied()));
-        } else {
-            rows.extend(held.zip(&values).map(|(sample, value)| {
-                let stack = stacks.stack(chunk.stacks[sample]);
-                let label_set = label_sets.places[chunk.label_sets[sample] as usize];
-                ((u64::from(stack) << 32) | u64::from(label_set), *value)
-            }));
+/// A profile on its way into a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewProfile {
+    /// Its series in the block.
+    pub(crate) series: u32,
+    /// The profile type of the series.
+    pub(crate) type_index: u32,
+    /// The scope of the series.
+    pub(crate) scope_index: u32,
+    pub(crate) id: ProfileId,
+    pub(crate) time_ns: i64,
+    pub(crate) duration_ns: i64,
+    pub(crate) period: i64,
+    pub(crate) total: i64,
+}
+
+/// The sections that hold profiles and their samples, and what the catalogue says of them.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) profiles: Section,
+    pub(crate) samples: Section,
+    pub(crate) rollup: Section,
+    pub(crate) first_ns: i64,
+    pub(crate) last_ns: i64,
+}
+
+/// Writes profiles with their samples.
+pub(crate) struct ProfileWriter<'a> {
+    profiles: Profiles,
+    samples: Samples,
+    rollup: Rollup<'a>,
+    /// Profiles so far.
+    written: usize,
+    current_type: Option<u32>,
+    times: Option<(i64, i64)>,
+}
+
+impl<'a> ProfileWriter<'a> {
+    pub(crate) fn new(stacks: &'a Stacks, form: Form, scratch: &Scratch) -> Result<Self> {
+        Ok(Self {
+            profiles: Profiles::new(form.keep_ids, scratch)?,
+            samples: Samples::new(form, scratch)?,
+            rollup: Rollup::new(stacks, form.compression, scratch)?,
+            written: 0,
+            current_type: None,
+            times: None,
+        })
+    }
+
+    /// Adds a profile, which must not come before those added already, and its samples: (stack and label set, value), in
+    /// any order, which is changed.
+    pub(crate) fn add(&mut self, profile: &NewProfile, rows: &mut [(u64, i64)]) -> Result<()> {
+        if self.current_type.replace(profile.type_index).is_some_and(|before| before != profile.type_index) {
+            self.samples.end_row_group()?;
         }
         rows.sort_unstable_by_key(|(key, _)| *key);
         // Up and down in turn: a step from the last stack of a profile back to the first of the next would be the
         // least difference of its block of 128, above which all others of the block are stored.
-        if number % 2 == 1 {
+        if self.written % 2 == 1 {
             rows.reverse();
         }
-        rollup.add(series.type_index, series.scope_index, bucket_start(row.time_ns), &rows);
-        profiles.first_sample.push(samples.written as i64);
-        samples.add(profile.series, row.time_ns, &rows)?;
-        profiles.series.push(profile.series as i32);
-        profiles.time_ns.push(row.time_ns);
-        profiles.duration_ns.push(row.duration_ns);
-        profiles.period.push(row.period);
-        profiles.total.push(row.total);
-        profiles.samples.push(row.samples as i32);
+        self.written += 1;
+        self.rollup.add(profile.type_index, profile.scope_index, bucket_start(profile.time_ns), rows)?;
+        self.profiles.add(profile, rows.len(), self.samples.written)?;
+        let (first_ns, last_ns) = self.times.unwrap_or((profile.time_ns, profile.time_ns));
+        self.times = Some((first_ns.min(profile.time_ns), last_ns.max(profile.time_ns)));
+        self.samples.add(profile.series, profile.time_ns, rows)
     }
-    Ok(Encoded {
-        profiles: profiles.encode(dataset, order, keep_ids)?,
-        samples: samples.finish()?,
-        rollup: rollup.encode(compression)?,
-    })
+
+    pub(crate) fn finish(self) -> Result<Encoded> {
+        let (first_ns, last_ns) = self.times.unwrap_or_default();
+        Ok(Encoded {
+            profiles: self.profiles.finish()?,
+            samples: self.samples.finish()?,
+            rollup: self.rollup.finish()?,
+            first_ns,
+            last_ns,
+        })
+    }
 }
 
-#[derive(Default)]
+/// Gathers profiles.
 struct Profiles {
+    section: SectionWriter,
+    keep_ids: bool,
     series: Vec<i32>,
     time_ns: Vec<i64>,
     duration_ns: Vec<i64>,
@@ -87,10 +114,11 @@ struct Profiles {
     total: Vec<i64>,
     samples: Vec<i32>,
     first_sample: Vec<i64>,
+    ids: Vec<[u8; 16]>,
 }
 
 impl Profiles {
-    fn encode(&self, dataset: &Dataset, order: &Order, keep_ids: bool) -> Result<Section> {
+    fn new(keep_ids: bool, scratch: &Scratch) -> Result<Self> {
         let column = |name: &str, shape| Column::new(name, shape, zstd(1));
         let mut columns = vec![
             column("series", Shape::Delta32),
@@ -104,31 +132,70 @@ impl Profiles {
         if keep_ids {
             columns.push(Column::new("profile_id", Shape::Id, parquet::basic::Compression::UNCOMPRESSED));
         }
-        let mut section = SectionWriter::new(SectionKind::Profiles, &columns)?;
-        for start in (0..self.series.len()).step_by(ROW_GROUP_ROWS_MAX) {
-            let rows = start..self.series.len().min(start + ROW_GROUP_ROWS_MAX);
-            let mut values = vec![
-                Values::U32(&self.series[rows.clone()]),
-                Values::I64(&self.time_ns[rows.clone()]),
-                Values::I64(&self.duration_ns[rows.clone()]),
-                Values::I64(&self.period[rows.clone()]),
-                Values::I64(&self.total[rows.clone()]),
-                Values::U32(&self.samples[rows.clone()]),
-                Values::I64(&self.first_sample[rows.clone()]),
-            ];
-            let profile_ids;
-            if keep_ids {
-                profile_ids =
-                    ids(order.profiles[rows.clone()].iter().map(|profile| &profile.of(dataset).1.id.0));
-                values.push(Values::Id(&profile_ids));
-            }
-            section.write(rows.len(), &values)?;
+        Ok(Self {
+            section: SectionWriter::new(SectionKind::Profiles, &columns, scratch)?,
+            keep_ids,
+            series: Vec::new(),
+            time_ns: Vec::new(),
+            duration_ns: Vec::new(),
+            period: Vec::new(),
+            total: Vec::new(),
+            samples: Vec::new(),
+            first_sample: Vec::new(),
+            ids: Vec::new(),
+        })
+    }
+
+    fn add(&mut self, profile: &NewProfile, samples: usize, first_sample: u64) -> Result<()> {
+        if self.series.len() == ROW_GROUP_ROWS_MAX {
+            self.end_row_group()?;
         }
-        section.finish()
+        self.series.push(profile.series as i32);
+        self.time_ns.push(profile.time_ns);
+        self.duration_ns.push(profile.duration_ns);
+        self.period.push(profile.period);
+        self.total.push(profile.total);
+        self.samples.push(samples as i32);
+        self.first_sample.push(first_sample as i64);
+        if self.keep_ids {
+            self.ids.push(profile.id.0);
+        }
+        Ok(())
+    }
+
+    fn end_row_group(&mut self) -> Result<()> {
+        let mut values = vec![
+            Values::U32(&self.series),
+            Values::I64(&self.time_ns),
+            Values::I64(&self.duration_ns),
+            Values::I64(&self.period),
+            Values::I64(&self.total),
+            Values::U32(&self.samples),
+            Values::I64(&self.first_sample),
+        ];
+        let profile_ids = ids(self.ids.iter());
+        if self.keep_ids {
+            values.push(Values::Id(&profile_ids));
+        }
+        self.section.write(self.series.len(), &values)?;
+        self.series.clear();
+        self.time_ns.clear();
+        self.duration_ns.clear();
+        self.period.clear();
+        self.total.clear();
+        self.samples.clear();
+        self.first_sample.clear();
+        self.ids.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Section> {
+        self.end_row_group()?;
+        self.section.finish()
     }
 }
 
-/// Gathers samples and writes them a row group at a time, so that a block of any size needs little memory.
+/// Gathers samples.
 struct Samples {
     section: SectionWriter,
     labelled: bool,
@@ -142,7 +209,8 @@ struct Samples {
 }
 
 impl Samples {
-    fn new(labelled: bool, compression: Compression) -> Result<Self> {
+    fn new(form: Form, scratch: &Scratch) -> Result<Self> {
+        let Form { labelled, compression, .. } = form;
         let mut columns = vec![
             Column::new("series", Shape::Dictionary32, compression.values()),
             Column::new("time_ns", Shape::Dictionary64, compression.values()),
@@ -153,7 +221,7 @@ impl Samples {
             columns.push(Column::new("label_set", Shape::Dictionary32, compression.values()));
         }
         Ok(Self {
-            section: SectionWriter::new(SectionKind::Samples, &columns)?,
+            section: SectionWriter::new(SectionKind::Samples, &columns, scratch)?,
             labelled,
             written: 0,
             series: Vec::new(),

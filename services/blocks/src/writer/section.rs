@@ -13,6 +13,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
+use super::spool::{Scratch, Spool};
+
 /// Rows after which a row group ends.
 pub(super) const ROW_GROUP_ROWS_MAX: usize = 1 << 20;
 /// Rows of a data page.
@@ -115,20 +117,20 @@ pub(super) enum Values<'a> {
 /// Writes the row groups of one section.
 pub(super) struct SectionWriter {
     kind: SectionKind,
-    file: SerializedFileWriter<Vec<u8>>,
+    file: SerializedFileWriter<Spool>,
     rows: u64,
 }
 
 /// A finished section; its offset is still 0.
 #[derive(Debug)]
-pub(super) struct Section {
-    pub(super) meta: SectionMeta,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Section {
+    pub(crate) meta: SectionMeta,
+    pub(crate) bytes: Spool,
 }
 
 impl SectionWriter {
     /// A section of these columns. Page statistics are kept for columns that rows are sorted by.
-    pub(super) fn new(kind: SectionKind, columns: &[Column]) -> Result<Self> {
+    pub(super) fn new(kind: SectionKind, columns: &[Column], scratch: &Scratch) -> Result<Self> {
         let fields = columns.iter().map(Column::schema).collect::<Result<Vec<_>>>()?;
         let schema = Type::group_type_builder("cambium").with_fields(fields).build()?;
         let mut properties = WriterProperties::builder()
@@ -150,7 +152,7 @@ impl SectionWriter {
                 properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
             }
         }
-        let file = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties.build()))?;
+        let file = SerializedFileWriter::new(scratch.open(), Arc::new(schema), Arc::new(properties.build()))?;
         Ok(Self { kind, file, rows: 0 })
     }
 
@@ -174,8 +176,7 @@ impl SectionWriter {
     pub(super) fn finish(mut self) -> Result<Section> {
         self.file.flush().map_err(|error| ParquetError::External(Box::new(error)))?;
         let data = self.file.inner();
-        let checksums: String =
-            data.chunks(CHECKED_BYTES).map(|piece| format!("{:08x}", crc32c::crc32c(piece))).collect();
+        let checksums: String = data.piece_checksums().map(|piece| format!("{piece:08x}")).collect();
         let data_bytes = data.len().to_string();
         for (key, value) in
             [(VERSION_KEY, VERSION.to_owned()), (DATA_BYTES_KEY, data_bytes), (CHECKSUMS_KEY, checksums)]
@@ -183,9 +184,8 @@ impl SectionWriter {
             self.file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         let bytes = self.file.into_inner()?;
-        let crc32c = crc32c::crc32c(&bytes);
-        let meta =
-            SectionMeta { kind: self.kind, offset: 0, length: bytes.len() as u64, rows: self.rows, crc32c };
+        let (length, crc32c) = (bytes.len(), bytes.crc32c());
+        let meta = SectionMeta { kind: self.kind, offset: 0, length, rows: self.rows, crc32c };
         Ok(Section { meta, bytes })
     }
 }

@@ -9,8 +9,8 @@ use parquet::errors::Result;
 
 use super::order::Order;
 use super::section::{Column, Section, SectionWriter, Shape, Values, text, zstd};
-use crate::Dataset;
-use crate::series_table::LabelColumn;
+use super::spool::Scratch;
+use crate::series_table::{LabelColumn, SeriesTable};
 
 /// What stands before a label's name in the name of its column.
 pub(crate) const LABEL_PREFIX: &str = "label.";
@@ -26,8 +26,12 @@ struct Label<'a> {
 }
 
 /// Encodes the series; also returns what their labels are, sorted by name.
-pub(super) fn encode_series(dataset: &Dataset, order: &Order) -> Result<(Section, Vec<LabelSummary>)> {
-    let all = dataset.series.columns.iter().map(|(name, column)| label(name, column, order));
+pub(crate) fn encode_series(
+    table: &SeriesTable,
+    order: &Order,
+    scratch: &Scratch,
+) -> Result<(Section, Vec<LabelSummary>)> {
+    let all = table.columns.iter().map(|(name, column)| label(name, column, order));
     let labels: Vec<Label<'_>> = all.filter(|label| !label.values.is_empty()).collect();
     let mut columns = vec![
         Column::new("profile_type", Shape::Dictionary32, zstd(1)),
@@ -49,7 +53,7 @@ pub(super) fn encode_series(dataset: &Dataset, order: &Order) -> Result<(Section
     let (scope_labels, scope_values): (Vec<ByteArray>, Vec<ByteArray>) =
         order.series.iter().map(of_scope).unzip();
     let fingerprints: Vec<i64> =
-        order.series.iter().map(|row| dataset.series.fingerprints[row.old as usize] as i64).collect();
+        order.series.iter().map(|row| table.fingerprints[row.old as usize] as i64).collect();
     let mut values = vec![
         Values::U32(&types),
         Values::U32(&scopes),
@@ -58,7 +62,7 @@ pub(super) fn encode_series(dataset: &Dataset, order: &Order) -> Result<(Section
         Values::I64(&fingerprints),
     ];
     values.extend(labels.iter().map(|label| Values::OptionalText(&label.values, &label.present)));
-    let mut section = SectionWriter::new(SectionKind::Series, &columns)?;
+    let mut section = SectionWriter::new(SectionKind::Series, &columns, scratch)?;
     section.write(order.series.len(), &values)?;
     Ok((section.finish()?, labels.into_iter().map(|label| label.summary).collect()))
 }
@@ -95,33 +99,30 @@ fn label<'a>(name: &'a str, column: &LabelColumn, order: &Order) -> Label<'a> {
 }
 
 /// The sample labels in use, and each old set's place among them: the empty set is 0, the others sorted.
-pub(super) struct LabelSets<'a> {
+pub(crate) struct LabelSets<'a> {
     sets: Vec<&'a SampleLabels>,
-    pub(super) places: Vec<u32>,
+    pub(crate) places: Vec<u32>,
 }
 
 impl<'a> LabelSets<'a> {
-    pub(super) fn new(dataset: &'a Dataset) -> Self {
-        let mut used = vec![false; dataset.label_sets.len()];
-        for set in dataset.chunks.iter().flat_map(|chunk| &chunk.label_sets) {
-            used[*set as usize] = true;
-        }
+    /// Those of `sets`, whose first is the empty one, that are `used`.
+    pub(crate) fn new(sets: &'a [SampleLabels], used: &[bool]) -> Self {
         let mut old: Vec<u32> = (1..used.len() as u32).filter(|set| used[*set as usize]).collect();
-        old.sort_by(|a, b| dataset.label_sets[*a as usize].cmp(&dataset.label_sets[*b as usize]));
+        old.sort_by(|a, b| sets[*a as usize].cmp(&sets[*b as usize]));
         let mut places = vec![0; used.len()];
         for (place, set) in (1..).zip(&old) {
             places[*set as usize] = place;
         }
-        Self { sets: old.into_iter().map(|set| &dataset.label_sets[set as usize]).collect(), places }
+        Self { sets: old.into_iter().map(|set| &sets[set as usize]).collect(), places }
     }
 
     /// Whether no sample has labels.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sets.is_empty()
     }
 
     /// The section: one row per label.
-    pub(super) fn encode(&self) -> Result<Section> {
+    pub(crate) fn encode(&self, scratch: &Scratch) -> Result<Section> {
         let columns = [
             Column::new("label_set", Shape::Delta32, zstd(1)),
             Column::new("name", Shape::Text, zstd(1)),
@@ -154,7 +155,7 @@ impl<'a> LabelSets<'a> {
             Values::OptionalI64(&numbers, &is_number),
             Values::OptionalText(&units, &is_number),
         ];
-        let mut section = SectionWriter::new(SectionKind::LabelSets, &columns)?;
+        let mut section = SectionWriter::new(SectionKind::LabelSets, &columns, scratch)?;
         section.write(sets.len(), &values)?;
         section.finish()
     }

@@ -16,16 +16,18 @@ use cambium_model::block::SectionKind;
 use cambium_model::stacktrace::{LocationId, NO_PARENT};
 use parquet::errors::Result;
 
-use super::order::Order;
+use super::order::{Order, ProfileRef};
 use super::section::{Column, Section, SectionWriter, Shape, Values, ids, zstd};
+use super::spool::Scratch;
 use crate::Dataset;
+use crate::tree::Tree;
 
 const NONE: u32 = u32::MAX;
 
 /// The block's stacks.
 #[derive(Debug)]
-pub(super) struct Stacks {
-    /// For each node of the dataset's tree the stack that ends there.
+pub(crate) struct Stacks {
+    /// For each node of the tree the stack that ends there.
     stack_of_node: Vec<u32>,
     /// For each stack its node in the block.
     node_of_stack: Vec<i32>,
@@ -39,9 +41,10 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    pub(super) fn new(dataset: &Dataset, order: &Order) -> Self {
-        let counts = sample_counts(dataset);
-        let children = Children::new(dataset, &counts);
+    /// The stacks of a tree: `counts` says how many samples end at each node, `scope_nodes` the scope node of each scope
+    /// of the block, none where it has no samples.
+    pub(crate) fn new(tree: &Tree, counts: &[u32], scope_nodes: &[Option<u32>]) -> Self {
+        let children = Children::new(tree, counts);
         let mut stacks = Self {
             stack_of_node: vec![NONE; counts.len()],
             node_of_stack: Vec::new(),
@@ -50,11 +53,11 @@ impl Stacks {
             node_locations: Vec::new(),
             locations: Vec::new(),
         };
-        let mut new_location = vec![NONE; dataset.tree.locations.len()];
-        for scope_node in scope_nodes(dataset, order) {
+        let mut new_location = vec![NONE; tree.locations.len()];
+        for scope_node in scope_nodes {
             let first = stacks.node_of_stack.len() as u32;
             if let Some(scope_node) = scope_node {
-                let mut ends = stacks.number_nodes(dataset, &children, scope_node, &mut new_location);
+                let mut ends = stacks.number_nodes(tree, &children, *scope_node, &mut new_location);
                 ends.retain(|(old, _)| counts[*old as usize] > 0);
                 ends.sort_by_key(|(old, new)| (std::cmp::Reverse(counts[*old as usize]), *new));
                 for (old, new) in ends {
@@ -69,14 +72,14 @@ impl Stacks {
 
     /// The stack of a node that a sample points to.
     #[inline]
-    pub(super) fn stack(&self, node: u32) -> u32 {
+    pub(crate) fn stack(&self, node: u32) -> u32 {
         self.stack_of_node[node as usize]
     }
 
     /// Numbers a scope's nodes depth first and returns (old node, new node) of each.
     fn number_nodes(
         &mut self,
-        dataset: &Dataset,
+        tree: &Tree,
         children: &Children,
         scope_node: u32,
         new_location: &mut [u32],
@@ -90,10 +93,10 @@ impl Stacks {
                 self.parent_deltas.push(0);
                 self.node_locations.push(0);
             } else {
-                let location = dataset.tree.nodes[old as usize].location as usize;
+                let location = tree.nodes[old as usize].location as usize;
                 if new_location[location] == NONE {
                     new_location[location] = self.locations.len() as u32;
-                    self.locations.push(dataset.tree.locations[location]);
+                    self.locations.push(tree.locations[location]);
                 }
                 self.parent_deltas.push((new - parent) as i32);
                 self.node_locations.push(new_location[location] as i32);
@@ -105,24 +108,24 @@ impl Stacks {
     }
 
     /// The sections `stacks`, `nodes` and `locations`.
-    pub(super) fn encode(&self) -> Result<[Section; 3]> {
+    pub(super) fn encode(&self, scratch: &Scratch) -> Result<[Section; 3]> {
         let column = |name: &str, shape| Column::new(name, shape, zstd(3));
-        let mut stacks = SectionWriter::new(SectionKind::Stacks, &[column("node", Shape::Delta32)])?;
+        let mut stacks = SectionWriter::new(SectionKind::Stacks, &[column("node", Shape::Delta32)], scratch)?;
         stacks.write(self.node_of_stack.len(), &[Values::U32(&self.node_of_stack)])?;
         let columns = [column("parent_delta", Shape::Delta32), column("location", Shape::Delta32)];
-        let mut nodes = SectionWriter::new(SectionKind::Nodes, &columns)?;
+        let mut nodes = SectionWriter::new(SectionKind::Nodes, &columns, scratch)?;
         nodes.write(
             self.parent_deltas.len(),
             &[Values::U32(&self.parent_deltas), Values::U32(&self.node_locations)],
         )?;
-        let mut locations = SectionWriter::new(SectionKind::Locations, &[column("id", Shape::Id)])?;
+        let mut locations = SectionWriter::new(SectionKind::Locations, &[column("id", Shape::Id)], scratch)?;
         locations.write(self.locations.len(), &[Values::Id(&ids(self.locations.iter().map(|id| &id.0)))])?;
         Ok([stacks.finish()?, nodes.finish()?, locations.finish()?])
     }
 }
 
 /// How many samples end at each node.
-fn sample_counts(dataset: &Dataset) -> Vec<u32> {
+pub(super) fn sample_counts(dataset: &Dataset) -> Vec<u32> {
     let mut counts = vec![0u32; dataset.tree.len()];
     for chunk in &dataset.chunks {
         for stack in &chunk.stacks {
@@ -133,10 +136,10 @@ fn sample_counts(dataset: &Dataset) -> Vec<u32> {
 }
 
 /// The scope node of each scope of the block; none where none of its profiles has samples.
-fn scope_nodes(dataset: &Dataset, order: &Order) -> Vec<Option<u32>> {
+pub(super) fn scope_nodes(dataset: &Dataset, order: &Order, profiles: &[ProfileRef]) -> Vec<Option<u32>> {
     let nodes = &dataset.tree.nodes;
     let mut found = vec![None; order.scopes.len()];
-    for profile in &order.profiles {
+    for profile in profiles {
         let scope = order.series[profile.series as usize].scope_index as usize;
         let (chunk, row) = profile.of(dataset);
         if found[scope].is_some() || row.samples == 0 {
@@ -160,8 +163,7 @@ struct Children {
 }
 
 impl Children {
-    fn new(dataset: &Dataset, counts: &[u32]) -> Self {
-        let tree = &*dataset.tree;
+    fn new(tree: &Tree, counts: &[u32]) -> Self {
         let mut reached: Vec<bool> = counts.iter().map(|count| *count > 0).collect();
         let mut starts = vec![0u32; tree.len() + 1];
         // Children come after their parents, so backwards every node is complete when it is met.

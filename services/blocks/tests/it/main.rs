@@ -9,6 +9,8 @@ mod damage;
 
 mod format;
 
+mod merge;
+
 mod oracle;
 
 mod pyarrow;

@@ -43,6 +43,9 @@ fn flush(log: LogId, offsets: Range<u64>, epoch: u64, datasets: Vec<DatasetMeta>
         log_ranges: vec![range],
         epoch,
         datasets,
+        sources: Vec::new(),
+        part: 0,
+        parts: 1,
     };
     FlushCommit { range, epoch, block: Some(block) }
 }

@@ -1,0 +1,112 @@
+//! The series of all inputs as one table, and what of them is kept.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hash};
+
+use cambium_model::deletion::Deletion;
+use cambium_model::time::TimeRange;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+use crate::series_table::{ScopeName, SeriesTable};
+
+/// In place of a row that is not kept.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Every input's series once, as far as they are kept.
+#[derive(Debug, Default)]
+pub(super) struct Union {
+    pub(super) table: SeriesTable,
+    /// For each input, for each of its rows: the row here, or [`NONE`].
+    pub(super) rows: Vec<Vec<u32>>,
+    /// For each input, for each of its scopes: the scope here, or [`NONE`].
+    pub(super) scopes: Vec<Vec<u32>>,
+    /// Times whose profiles are not kept, by row.
+    erased: HashMap<u32, Vec<TimeRange>>,
+}
+
+impl Union {
+    /// The series of these tables: those of the scopes wanted (all where none are named), without what was deleted.
+    pub(super) fn new(
+        tables: &[&SeriesTable],
+        wanted: Option<&BTreeSet<ScopeName>>,
+        deletions: &[Deletion],
+    ) -> Self {
+        let mut new = Self::default();
+        let (mut by_labels, hasher) = (HashTable::new(), DefaultHashBuilder::default());
+        for table in tables {
+            new.add(table, wanted, &mut by_labels, &hasher);
+        }
+        for deletion in deletions {
+            for row in new.table.select(None, &deletion.selector).into_iter().flatten() {
+                new.erased.entry(row).or_default().push(deletion.range);
+            }
+        }
+        new
+    }
+
+    fn add(
+        &mut self,
+        table: &SeriesTable,
+        wanted: Option<&BTreeSet<ScopeName>>,
+        by_labels: &mut HashTable<u32>,
+        hasher: &DefaultHashBuilder,
+    ) {
+        let types: Vec<u32> =
+            table.types.iter().map(|held| position_or_push(&mut self.table.types, held)).collect();
+        let is_wanted = |scope: &ScopeName| wanted.is_none_or(|wanted| wanted.contains(scope));
+        let scopes: Vec<u32> = table
+            .scopes
+            .iter()
+            .map(
+                |scope| if is_wanted(scope) { position_or_push(&mut self.table.scopes, scope) } else { NONE },
+            )
+            .collect();
+        let mut rows = vec![NONE; table.len()];
+        for row in 0..table.len() {
+            let scope_index = scopes[table.scope_of[row] as usize];
+            if scope_index == NONE {
+                continue;
+            }
+            let type_index = types[table.type_of[row] as usize];
+            let (labels, fingerprint) = (table.labels(row as u32), table.fingerprints[row]);
+            let key = |row: u32, held: &SeriesTable| {
+                let row = row as usize;
+                (held.fingerprints[row], held.type_of[row], held.scope_of[row])
+            };
+            let wanted_key = (fingerprint, type_index, scope_index);
+            let union = &mut self.table;
+            let found = by_labels.find(hash(hasher, wanted_key), |&held| {
+                key(held, union) == wanted_key && union.has_labels(held, &labels)
+            });
+            rows[row] = match found {
+                Some(found) => *found,
+                None => {
+                    let new = union.push(&labels, fingerprint, type_index, scope_index);
+                    by_labels
+                        .insert_unique(hash(hasher, wanted_key), new, |held| hash(hasher, key(*held, union)));
+                    new
+                }
+            };
+        }
+        self.rows.push(rows);
+        self.scopes.push(scopes);
+    }
+
+    /// Whether a profile of this row and time was deleted.
+    pub(super) fn is_erased(&self, row: u32, time_ns: i64) -> bool {
+        !self.erased.is_empty()
+            && self.erased.get(&row).is_some_and(|ranges| ranges.iter().any(|range| range.contains(time_ns)))
+    }
+}
+
+fn hash(hasher: &DefaultHashBuilder, key: impl Hash) -> u64 {
+    hasher.hash_one(key)
+}
+
+fn position_or_push<T: PartialEq + Clone>(items: &mut Vec<T>, item: &T) -> u32 {
+    let found = items.iter().position(|held| held == item);
+    found.unwrap_or_else(|| {
+        items.push(item.clone());
+        items.len() - 1
+    }) as u32
+}
