@@ -45,7 +45,7 @@ impl TryFrom<wire::BlockEntry> for BlockMeta {
             datasets: entry.datasets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             sources: entry.sources,
             part: entry.part,
-            parts: entry.parts.max(1),
+            parts: entry.parts,
         })
     }
 }

@@ -3,20 +3,19 @@
 //! ```text
 //!   owner  ── open_log ──► LogState { epoch + 1, committed_next }        fences whoever held the log before
 //!          ── commit_flush { range, epoch, block } ──► ONE transaction: block entry + committed_next = range.next
+//!   compactor ── replace { inputs, outputs, lease } ──► ONE transaction: entries out, entries in, objects to garbage
 //!   querier ── view(tenant, range) ──► blocks and committed offsets of ONE snapshot
 //! ```
 //!
 //! Laws: an entry and the offset it covers appear in the same instant, so that heads and blocks never overlap; a log's
-//! commits follow each other without gap; whoever opened a log last is the only one who can commit to it; committing
-//! the same flush again is harmless, which is also the way out of an undetermined commit; entries are immutable.
+//! commits follow each other without gap; whoever opened a log last is the only one who can commit to it; whoever holds
+//! a job's lease is the only one who can commit it; committing the same thing again is harmless, which is also the way
+//! out of an undetermined commit; entries are immutable, and whoever removes one says so in a counter beside it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset};
-use cambium_model::tenant::Tenant;
-use cambium_model::time::TimeRange;
 use cambium_proto::wire::metastore as stored;
 use cambium_runtime::error::{self, HasKind};
 use prost::Message;
@@ -24,6 +23,13 @@ use prost::Message;
 use crate::error::{Error as StoreError, decode, decode_u32};
 use crate::keys::{self, Kind};
 use crate::kv::{self, KvStore, Snapshot, Step, Txn};
+
+mod replace;
+
+mod view;
+
+pub use replace::{Garbage, Replacement};
+pub use view::{CatalogueView, LogBlocks, OwnedBlocks};
 
 /// Why the catalogue refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +57,20 @@ pub enum Error {
         /// Where it should.
         committed_next: u64,
     },
+    /// Somebody else has merged or removed some of the blocks since.
+    #[error("block {path} is no longer in the catalogue")]
+    BlockGone {
+        /// The first that is missing.
+        path: String,
+    },
+    /// Somebody else holds the lease under which this was done.
+    #[error("the lease on {job} with fence {fence} is lost")]
+    LeaseLost {
+        /// The job.
+        job: String,
+        /// The caller's fence.
+        fence: u64,
+    },
     /// Nobody has opened the log: a defect of the caller.
     #[error("log {log} was never opened")]
     UnknownLog {
@@ -70,7 +90,7 @@ impl HasKind for Error {
         match self {
             Self::Store(error) => error.kind(),
             // The log's new owner will take the work.
-            Self::Fenced { .. } => error::Kind::Unavailable,
+            Self::Fenced { .. } | Self::BlockGone { .. } | Self::LeaseLost { .. } => error::Kind::Unavailable,
             Self::OutOfOrder { .. } | Self::UnknownLog { .. } => error::Kind::Internal,
         }
     }
@@ -96,35 +116,17 @@ pub struct FlushCommit {
     pub block: Option<BlockMeta>,
 }
 
-/// One cut of the catalogue, as one tenant sees it.
-#[derive(Clone, Debug)]
-pub struct CatalogueView {
-    /// Blocks with a dataset of the tenant that touches the range, by log and offset.
-    pub blocks: Vec<Arc<BlockMeta>>,
-    /// Every log, with the first offset that is in no block: from there on, its holder answers.
-    pub committed: Vec<(LogId, Offset)>,
-}
-
 /// The block catalogue of a cluster.
 #[derive(Debug)]
 pub struct Catalogue {
     store: Arc<dyn KvStore>,
-    /// Decoded entries, so that a view reads only what was committed since the last one. Entries are immutable and
-    /// nothing removes them yet; whoever first does must make it show in the log's state.
-    logs: Mutex<HashMap<LogId, CachedLog>>,
-}
-
-/// The entries of one log up to an offset where a commit ended, in log order.
-#[derive(Debug, Default)]
-struct CachedLog {
-    next: u64,
-    blocks: Vec<Arc<BlockMeta>>,
+    read: view::Entries,
 }
 
 impl Catalogue {
     /// The catalogue kept in `store`.
     pub fn new(store: Arc<dyn KvStore>) -> Self {
-        Self { store, logs: Mutex::default() }
+        Self { store, read: view::Entries::default() }
     }
 
     /// The cluster's partition count: `configured` if it has none yet, else the one it was created with. The caller
@@ -177,68 +179,6 @@ impl Catalogue {
         );
         kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush)).await
     }
-
-    /// The tenant's blocks that touch the range, and how far every log is in blocks, as of one instant.
-    pub async fn view(&self, tenant: &Tenant, range: TimeRange) -> Result<CatalogueView, Error> {
-        let committed = self.refresh().await?;
-        let mut blocks = Vec::new();
-        let logs = self.logs();
-        for (log, next) in &committed {
-            let Some(cached) = logs.get(log) else { continue };
-            // The cache may know later commits than this snapshot: they are not part of the cut.
-            let until = cached.blocks.partition_point(|block| first_offset(block) < next.0);
-            let touching =
-                |block: &&Arc<BlockMeta>| block.dataset(tenant).is_some_and(|dataset| dataset.touches(range));
-            blocks.extend(cached.blocks[..until].iter().filter(touching).cloned());
-        }
-        drop(logs);
-        Ok(CatalogueView { blocks, committed })
-    }
-
-    /// Every tenant's blocks of one log that hold a profile of this time or later, in log order. Its owner reads
-    /// from them at start which pushes a client may still retry.
-    pub async fn blocks_since(&self, log: LogId, since_ns: i64) -> Result<Vec<Arc<BlockMeta>>, Error> {
-        self.refresh().await?;
-        let logs = self.logs();
-        let held = logs.get(&log).map(|cached| cached.blocks.as_slice()).unwrap_or_default();
-        let recent =
-            |block: &&Arc<BlockMeta>| block.datasets.iter().any(|dataset| dataset.last_ns >= since_ns);
-        Ok(held.iter().filter(recent).cloned().collect())
-    }
-
-    /// Caches what was committed since the last time; how far every log is, as of one instant.
-    async fn refresh(&self) -> Result<Vec<(LogId, Offset)>, Error> {
-        let snapshot = self.store.snapshot().await?;
-        let committed = committed_offsets(&*snapshot).await?;
-        for (log, from, to) in self.uncached(&committed) {
-            let entries = kv::scan_all(&*snapshot, keys::blocks(log, from, to)).await?;
-            let blocks =
-                entries.iter().map(|(_, value)| read_block(value, log)).collect::<Result<Vec<_>, _>>()?;
-            self.remember(log, to, blocks);
-        }
-        Ok(committed)
-    }
-
-    fn logs(&self) -> MutexGuard<'_, HashMap<LogId, CachedLog>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For each log, the offsets that are committed but not cached.
-    fn uncached(&self, committed: &[(LogId, Offset)]) -> Vec<(LogId, Offset, Offset)> {
-        let logs = self.logs();
-        let cached_next = |log| logs.get(log).map_or(0, |cached| cached.next);
-        let behind = committed.iter().map(|(log, next)| (*log, Offset(cached_next(log)), *next));
-        behind.filter(|(_, from, to)| from < to).collect()
-    }
-
-    /// Caches the log's blocks up to `to`; some of them may have been cached by another view meanwhile.
-    fn remember(&self, log: LogId, to: Offset, blocks: Vec<BlockMeta>) {
-        let mut logs = self.logs();
-        let cached = logs.entry(log).or_default();
-        let new = blocks.into_iter().filter(|block| first_offset(block) >= cached.next);
-        cached.blocks.extend(new.map(Arc::new));
-        cached.next = cached.next.max(to.0);
-    }
 }
 
 /// What committing this flush means on this snapshot.
@@ -272,41 +212,27 @@ async fn decide_flush(snapshot: Box<dyn Snapshot>, flush: &FlushCommit) -> Resul
 }
 
 /// Whether an earlier attempt has committed this flush: its block has its entry (no other holder can have written
-/// that path), or without a block its own epoch has passed the range.
+/// that path), or its own epoch has passed the range, without a block or with one that has been merged since.
 fn is_committed(flush: &FlushCommit, state: &stored::LogState, entry: Option<&Bytes>) -> Result<bool, Error> {
     match (&flush.block, entry) {
         (Some(block), Some(entry)) => {
-            let entry = read_block(entry, flush.range.log)?;
+            let entry = read_block(Kind::Block, entry)?;
             Ok(entry.path == block.path && entry.epoch == block.epoch && entry.log_ranges == block.log_ranges)
         }
-        (None, None) => Ok(state.epoch == flush.epoch && state.committed_next >= flush.range.next.0),
-        _ => Ok(false),
+        (_, None) => Ok(state.epoch == flush.epoch && state.committed_next >= flush.range.next.0),
+        (None, Some(_)) => Ok(false),
     }
 }
 
-async fn committed_offsets(snapshot: &dyn Snapshot) -> Result<Vec<(LogId, Offset)>, Error> {
-    let states = kv::scan_all(snapshot, keys::log_states()).await?;
-    let read = |(key, value): &(kv::Key, Bytes)| {
-        let log =
-            keys::log_of(key).ok_or_else(|| StoreError::corrupt(Kind::LogState, "the key names no log"))?;
-        let state: stored::LogState = decode(Kind::LogState, value)?;
-        Ok((log, Offset(state.committed_next)))
-    };
-    states.iter().map(read).collect()
+fn read_block(kind: Kind, value: &[u8]) -> Result<BlockMeta, Error> {
+    let entry: stored::BlockEntry = decode(kind, value)?;
+    Ok(BlockMeta::try_from(entry).map_err(|source| StoreError::corrupt(kind, source))?)
 }
 
-/// Reads an entry of this log; its one log range is checked here, so that [`first_offset`] can rely on it.
-fn read_block(value: &[u8], log: LogId) -> Result<BlockMeta, Error> {
-    let entry: stored::BlockEntry = decode(Kind::Block, value)?;
-    let block = BlockMeta::try_from(entry).map_err(|source| StoreError::corrupt(Kind::Block, source))?;
-    if !matches!(block.log_ranges.as_slice(), [range] if range.log == log) {
-        return Err(StoreError::corrupt(Kind::Block, "a level 0 block holds one range of its log").into());
-    }
-    Ok(block)
-}
-
-fn first_offset(block: &BlockMeta) -> u64 {
-    block.log_ranges[0].first.0
+/// Reads a stored number: eight bytes, big endian.
+pub(crate) fn read_u64(kind: Kind, value: &[u8]) -> Result<u64, Error> {
+    let bytes: Result<[u8; 8], _> = value.try_into();
+    Ok(u64::from_be_bytes(bytes.map_err(|source| StoreError::corrupt(kind, source))?))
 }
 
 #[cfg(test)]

@@ -9,6 +9,11 @@
 //! | `A`    | SHA-256 of a token [32]                       | `TokenRecord`                |
 //! | `B`    | partition [4], log [4], first offset [8]      | `BlockEntry` of level 0      |
 //! | `C`    |                                               | partition count, u32         |
+//! | `D`    | owner [4], day [4], level [1], fence [8], part [4] | `BlockEntry` of a merged block |
+//! | `E`    | owner [4], day [4]                            | version of those, u64        |
+//! | `F`    |                                               | last fence, u64              |
+//! | `G`    | due, nanoseconds [8], path                    | empty                        |
+//! | `J`    | name of the job                               | `LeaseRecord`                |
 //! | `L`    | tenant [4], location id [16]                  | `Location`                   |
 //! | `M`    | tenant [4], build ref [7]                     | `BuildObject`                |
 //! | `N`    | tenant [4]                                    | the tenant's name, UTF-8     |
@@ -16,13 +21,15 @@
 //! | `T`    | the tenant's name                             | `TenantRecord`               |
 //! | `U`    |                                               | next tenant number, u32      |
 //!
-//! Messages are `cambium.metastore.v1`; a bare u32 is four bytes, big endian.
+//! Messages are `cambium.metastore.v1`; a bare u32 is four bytes, a bare u64 eight, big endian. A merged block's owner is
+//! its tenant, or 0 where it holds several tenants'; its day, since the epoch, is that of its last profile.
 
 use std::fmt;
 
-use cambium_model::block::{LogId, Offset, Partition};
+use cambium_model::block::{BlockMeta, LogId, Offset, Partition};
 use cambium_model::stacktrace::{BuildRef, LocationId};
 use cambium_model::tenant::{TenantId, TenantNumber};
+use cambium_model::time::DAY_NS;
 
 use crate::kv::{Key, KeyRange};
 
@@ -36,6 +43,16 @@ pub enum Kind {
     Block = b'B',
     /// How many partitions the cluster has.
     PartitionCount = b'C',
+    /// A merged block, by its owner and day.
+    Merged = b'D',
+    /// How often the merged blocks of an owner's day have changed.
+    MergedVersion = b'E',
+    /// The last fence given.
+    Fence = b'F',
+    /// An object that nothing refers to any more, by when it may be deleted.
+    Garbage = b'G',
+    /// Who does a job.
+    Lease = b'J',
     /// Names of a location.
     Location = b'L',
     /// What a build ref stands for.
@@ -56,6 +73,11 @@ impl fmt::Display for Kind {
             Self::Token => "token",
             Self::Block => "block entry",
             Self::PartitionCount => "partition count",
+            Self::Merged => "entry of a merged block",
+            Self::MergedVersion => "version of merged blocks",
+            Self::Fence => "fence",
+            Self::Garbage => "garbage",
+            Self::Lease => "lease",
             Self::Location => "location",
             Self::BuildObject => "build object",
             Self::TenantName => "tenant name",
@@ -97,6 +119,99 @@ pub(crate) fn block(log: LogId, first: Offset) -> Key {
 /// The log's blocks that begin in `[from, to)`, in log order.
 pub(crate) fn blocks(log: LogId, from: Offset, to: Offset) -> KeyRange {
     KeyRange { start: block(log, from), end: block(log, to) }
+}
+
+/// Whose the merged blocks are that hold several tenants'.
+pub(crate) const SHARED: TenantNumber = TenantNumber(0);
+
+/// The owner and the day of merged blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OwnerDay {
+    pub(crate) owner: TenantNumber,
+    pub(crate) day: u32,
+}
+
+impl OwnerDay {
+    /// Where a merged block has its entry.
+    pub(crate) fn of(block: &BlockMeta) -> Self {
+        let owner = match block.datasets.as_slice() {
+            [only] => only.tenant.number,
+            _ => SHARED,
+        };
+        Self { owner, day: day_of(block.datasets.iter().map(|dataset| dataset.last_ns).max().unwrap_or(0)) }
+    }
+
+    fn parts(&self) -> ([u8; 4], [u8; 4]) {
+        (self.owner.0.to_be_bytes(), self.day.to_be_bytes())
+    }
+}
+
+/// Days since the Unix epoch; 0 for what lies before.
+pub(crate) fn day_of(time_ns: i64) -> u32 {
+    u32::try_from(time_ns.div_euclid(DAY_NS)).unwrap_or(0)
+}
+
+/// A block's entry: of level 0 by its place in its log, of another by its owner, day and fence.
+pub(crate) fn entry(block: &BlockMeta) -> Key {
+    if block.level == 0 {
+        let range = block.log_ranges[0];
+        return self::block(range.log, range.first);
+    }
+    let (owner, day) = OwnerDay::of(block).parts();
+    let (fence, part) = (block.epoch.to_be_bytes(), block.part.to_be_bytes());
+    key(Kind::Merged, &[&owner, &day, &[block.level], &fence, &part])
+}
+
+/// All merged blocks of this owner and day.
+pub(crate) fn merged(place: OwnerDay) -> KeyRange {
+    let (owner, day) = place.parts();
+    KeyRange::prefix(key(Kind::Merged, &[&owner, &day]).as_bytes())
+}
+
+pub(crate) fn merged_version(place: OwnerDay) -> Key {
+    let (owner, day) = place.parts();
+    key(Kind::MergedVersion, &[&owner, &day])
+}
+
+/// The versions of all of an owner's days from this one on.
+pub(crate) fn merged_versions(from: OwnerDay) -> KeyRange {
+    let owner = key(Kind::MergedVersion, &[&from.owner.0.to_be_bytes()]);
+    KeyRange { start: merged_version(from), end: KeyRange::prefix(owner.as_bytes()).end }
+}
+
+/// The versions of all owners' days.
+pub(crate) fn all_merged_versions() -> KeyRange {
+    all(Kind::MergedVersion)
+}
+
+/// The owner and day that a key of [`merged_versions`] names; `None` for a key of another shape.
+pub(crate) fn owner_day(key: &Key) -> Option<OwnerDay> {
+    let [_, o0, o1, o2, o3, d0, d1, d2, d3] = *key.as_bytes() else { return None };
+    let owner = TenantNumber(u32::from_be_bytes([o0, o1, o2, o3]));
+    Some(OwnerDay { owner, day: u32::from_be_bytes([d0, d1, d2, d3]) })
+}
+
+pub(crate) fn fence() -> Key {
+    key(Kind::Fence, &[])
+}
+
+pub(crate) fn lease(job: &str) -> Key {
+    key(Kind::Lease, &[job.as_bytes()])
+}
+
+pub(crate) fn garbage(due_ns: i64, path: &str) -> Key {
+    key(Kind::Garbage, &[&due_ns.max(0).to_be_bytes(), path.as_bytes()])
+}
+
+/// What is due before this time, the oldest first.
+pub(crate) fn garbage_before(due_ns: i64) -> KeyRange {
+    KeyRange { start: key(Kind::Garbage, &[]), end: key(Kind::Garbage, &[&due_ns.max(0).to_be_bytes()]) }
+}
+
+/// When an object is due, and its path; `None` for a key of another shape.
+pub(crate) fn garbage_of(key: &Key) -> Option<(i64, String)> {
+    let (due, path) = key.as_bytes().get(1..)?.split_first_chunk()?;
+    Some((i64::from_be_bytes(*due), String::from_utf8(path.to_vec()).ok()?))
 }
 
 pub(crate) fn partition_count() -> Key {
@@ -152,10 +267,15 @@ mod tests {
         let id = TenantId::new("team-a").unwrap();
         let named = LocationId::named(7, 9);
         let build = BuildRef([1, 2, 3, 4, 5, 6, 7]);
-        let cases: [(Key, &[u8]); 9] = [
+        let place = OwnerDay { owner: TenantNumber(5), day: 0x0102 };
+        let cases: [(Key, &[u8]); 13] = [
             (token(&[b'h'; 32]), b"Ahhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh"),
             (block(log, Offset(4)), b"B\0\0\0\x01\0\0\x02\x03\0\0\0\0\0\0\0\x04"),
             (partition_count(), b"C"),
+            (merged_version(place), b"E\0\0\0\x05\0\0\x01\x02"),
+            (fence(), b"F"),
+            (garbage(258, "v1/x"), b"G\0\0\0\0\0\0\x01\x02v1/x"),
+            (lease("l0"), b"Jl0"),
             (location(TenantNumber(5), named), b"L\0\0\0\x05\x02\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09"),
             (build_object(TenantNumber(5), build), b"M\0\0\0\x05\x01\x02\x03\x04\x05\x06\x07"),
             (tenant_name(TenantNumber(5)), b"N\0\0\0\x05"),
@@ -168,6 +288,8 @@ mod tests {
         }
         assert_eq!(log_of(&log_state(log)), Some(log));
         assert_eq!(log_of(&partition_count()), None);
+        assert_eq!(owner_day(&merged_version(place)), Some(place));
+        assert_eq!(garbage_of(&garbage(258, "v1/x")), Some((258, "v1/x".to_owned())));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The metadata store: what the nodes of a cluster must agree on, and the names of everything ever profiled.
 //!
 //! ```text
-//!   distributor     ingester      querier       admin
-//!        │              │            │            │
-//!   tenants, symbols  catalogue  catalogue,     tokens          repositories: typed, over any store
-//!        │              │         symbols         │
+//!   distributor     ingester      querier      compactor     admin
+//!        │              │            │             │           │
+//!   tenants, symbols  catalogue  catalogue,   catalogue,   tokens      repositories: typed, over any store
+//!        │              │         symbols      leases          │
 //!        └──────────────┴─────┬──────┴────────────┘
 //!                        keys (one table)                       the only place that builds keys
 //!                             │
@@ -27,6 +27,8 @@ pub mod tenants;
 
 pub mod catalogue;
 
+pub mod leases;
+
 pub mod symbols;
 
 pub mod tokens;
@@ -34,5 +36,6 @@ pub mod tokens;
 pub use catalogue::Catalogue;
 pub use error::Error;
 pub use kv::KvStore;
+pub use leases::Leases;
 pub use symbols::Symbols;
 pub use tenants::Tenants;

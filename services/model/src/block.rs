@@ -171,9 +171,9 @@ pub struct BlockMeta {
     pub datasets: Vec<DatasetMeta>,
     /// Paths of the blocks it was merged from; none for level 0.
     pub sources: Vec<String>,
-    /// Which of the blocks that were written together, and how many those are.
+    /// Which of the blocks that were written together.
     pub part: u32,
-    /// See `part`.
+    /// How many those are; only the last one says so, the others have 0.
     pub parts: u32,
 }
 

@@ -4,6 +4,8 @@ use chrono::DateTime;
 
 /// Nanoseconds in a second.
 pub const SECOND_NS: i64 = 1_000_000_000;
+/// Nanoseconds in a day of UTC.
+pub const DAY_NS: i64 = 86_400 * SECOND_NS;
 
 /// Width of a rollup bucket in every block.
 pub const ROLLUP_BUCKET_NS: i64 = 600 * SECOND_NS;

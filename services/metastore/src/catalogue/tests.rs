@@ -1,12 +1,16 @@
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use cambium_model::block::{DatasetMeta, Partition};
-use cambium_model::tenant::{TenantId, TenantNumber};
+use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
+use cambium_model::time::TimeRange;
+use cambium_runtime::clock::MockClock;
 use proptest::prelude::*;
 
 use super::*;
 use crate::kv::memory::MemoryStore;
 use crate::kv::testing::{Fault, FaultyStore};
+use crate::leases::{Lease, Leases};
 
 fn log(number: u32) -> LogId {
     LogId { partition: Partition(number / 2), log: number % 2 }
@@ -212,9 +216,126 @@ async fn overlapping_views_are_cuts_of_their_own() {
     }
 }
 
+/// Blocks of level 1 that hold what these hold: one for each tenant.
+fn merged(inputs: &[BlockMeta], fence: u64) -> Vec<BlockMeta> {
+    let mut by_tenant: BTreeMap<u32, DatasetMeta> = BTreeMap::new();
+    for held in inputs.iter().flat_map(|block| &block.datasets) {
+        let number = held.tenant.number.0;
+        let dataset = by_tenant.entry(number).or_insert_with(|| held.clone());
+        dataset.first_ns = dataset.first_ns.min(held.first_ns);
+        dataset.last_ns = dataset.last_ns.max(held.last_ns);
+    }
+    let block = |(part, (number, dataset)): (u32, (u32, DatasetMeta))| BlockMeta {
+        path: format!("merged/{number}/{fence}-{part}"),
+        level: 1,
+        size_bytes: 9,
+        toc_crc32c: 9,
+        log_ranges: inputs.iter().flat_map(|block| block.log_ranges.clone()).collect(),
+        epoch: fence,
+        datasets: vec![dataset],
+        sources: inputs.iter().map(|block| block.path.clone()).collect(),
+        part,
+        parts: 1,
+    };
+    (0..).zip(by_tenant).map(block).collect()
+}
+
+fn replacement(inputs: &[BlockMeta], outputs: Vec<BlockMeta>, lease: &Lease) -> Replacement {
+    let inputs = inputs.iter().cloned().map(Arc::new).collect();
+    Replacement { inputs, outputs, lease: lease.clone(), garbage_due_ns: 77 }
+}
+
+fn leases(store: &FaultyStore, holder: &str) -> Leases {
+    Leases::new(Arc::new(store.clone()), Arc::new(MockClock::at(0)), holder)
+}
+
+/// A log with two blocks, and the lease to merge them.
+async fn two_blocks(store: &FaultyStore) -> (Catalogue, Vec<BlockMeta>, Lease) {
+    let catalogue = catalogue(store);
+    catalogue.open_log(log(0), "").await.unwrap();
+    let flushes =
+        [flush(log(0), 0..5, 1, vec![dataset(1, 0..1)]), flush(log(0), 5..6, 1, vec![dataset(1, 2..3)])];
+    for flush in &flushes {
+        catalogue.commit_flush(flush).await.unwrap();
+    }
+    let lease = leases(store, "us").acquire("merge").await.unwrap().unwrap();
+    (catalogue, flushes.into_iter().filter_map(|flush| flush.block).collect(), lease)
+}
+
+#[tokio::test]
+async fn a_replacement_is_done_once_however_often_it_is_tried() {
+    for fault in [Fault::Pass, Fault::UndeterminedCommitted, Fault::UndeterminedLost, Fault::Unavailable] {
+        let store = store();
+        let (catalogue, inputs, lease) = two_blocks(&store).await;
+        let outputs = merged(&inputs, lease.fence);
+        let replacement = replacement(&inputs, outputs.clone(), &lease);
+        store.inject([fault]);
+        let result = catalogue.replace(&replacement).await;
+        assert_eq!(result.is_err(), fault == Fault::Unavailable, "{fault:?}");
+        catalogue.replace(&replacement).await.unwrap();
+        assert_eq!(paths(&catalogue, 1, TimeRange::ALL).await, [outputs[0].path.clone()], "{fault:?}");
+
+        let garbage = catalogue.garbage(78, 10).await.unwrap();
+        assert_eq!(
+            garbage.iter().map(|garbage| &garbage.path).collect::<Vec<_>>(),
+            [&inputs[0].path, &inputs[1].path]
+        );
+        assert_eq!(catalogue.garbage(77, 10).await.unwrap(), [], "not due yet");
+        catalogue.forget_garbage(&garbage[..1]).await.unwrap();
+        assert_eq!(catalogue.garbage(78, 10).await.unwrap(), garbage[1..]);
+
+        // Whose flush it was, may still be trying.
+        catalogue.commit_flush(&flush(log(0), 5..6, 1, vec![dataset(1, 2..3)])).await.unwrap();
+        assert_eq!(paths(&catalogue, 1, TimeRange::ALL).await.len(), 1);
+        let since = catalogue.blocks_since(log(0), 2).await.unwrap();
+        assert_eq!(since.len(), 1, "whoever looks for a log's pushes finds them in merged blocks");
+        assert_eq!(catalogue.blocks_since(log(1), 2).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_cannot_be_replaced() {
+    let store = store();
+    let (catalogue, inputs, lease) = two_blocks(&store).await;
+    catalogue.replace(&replacement(&inputs[..1], merged(&inputs[..1], lease.fence), &lease)).await.unwrap();
+    let mut late = merged(&inputs, lease.fence);
+    late[0].part = 9;
+    let error = catalogue.replace(&replacement(&inputs, late, &lease)).await.unwrap_err();
+    assert!(matches!(&error, Error::BlockGone { path } if *path == inputs[0].path), "{error:?}");
+    assert_eq!(paths(&catalogue, 1, TimeRange::ALL).await.len(), 2);
+}
+
+#[tokio::test]
+async fn whoever_lost_the_lease_replaces_nothing() {
+    let store = store();
+    let (catalogue, inputs, lost) = two_blocks(&store).await;
+    let taken = leases(&store, "us").acquire("merge").await.unwrap().expect("an earlier life of us");
+    assert!(taken.fence > lost.fence);
+    let error =
+        catalogue.replace(&replacement(&inputs, merged(&inputs, lost.fence), &lost)).await.unwrap_err();
+    assert!(matches!(error, Error::LeaseLost { .. }), "{error:?}");
+    catalogue.replace(&replacement(&inputs, merged(&inputs, taken.fence), &taken)).await.unwrap();
+}
+
+#[tokio::test]
+async fn blocks_may_go_without_any_coming() {
+    let store = store();
+    let (catalogue, inputs, lease) = two_blocks(&store).await;
+    let outputs = merged(&inputs, lease.fence);
+    catalogue.replace(&replacement(&inputs, outputs.clone(), &lease)).await.unwrap();
+    for _ in 0..2 {
+        catalogue.replace(&replacement(&outputs, Vec::new(), &lease)).await.unwrap();
+        assert_eq!(paths(&catalogue, 1, TimeRange::ALL).await, Vec::<String>::new());
+    }
+    let (logs, merged) = catalogue.all().await.unwrap();
+    assert_eq!((logs.len(), logs[0].next, logs[0].blocks.len(), merged.len()), (1, Offset(6), 0, 0));
+}
+
 /// One step of the property below.
 #[derive(Clone, Debug)]
 enum Action {
+    /// Merge so many blocks that are there, from this one on, whatever they are.
+    Merge { cache: usize, first: usize, count: usize, fault: Fault },
     /// Flush so many records of the log, with a block of these tenants' profiles at this time, or without one.
     Flush { log: u32, records: u64, tenants: Vec<u32>, time: i64, fault: Fault },
     /// Open the log anew.
@@ -229,13 +350,15 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Fault::UndeterminedCommitted),
         1 => Just(Fault::UndeterminedLost),
     ];
-    let flush = (0..3_u32, 1..4_u64, prop::collection::vec(1..4_u32, 0..3), 0..100_i64, fault);
+    let flush = (0..3_u32, 1..4_u64, prop::collection::vec(1..4_u32, 0..3), 0..100_i64, fault.clone());
     prop_oneof![
         3 => flush.prop_map(|(log, records, mut tenants, time, fault)| {
             tenants.sort_unstable();
             tenants.dedup();
             Action::Flush { log, records, tenants, time, fault }
         }),
+        1 => (0..2_usize, 0..8_usize, 1..6_usize, fault.clone())
+            .prop_map(|(cache, first, count, fault)| Action::Merge { cache, first, count, fault }),
         1 => (0..3_u32).prop_map(|log| Action::Open { log }),
         2 => (0..2_usize, 1..4_u32, 0..100_i64, 0..50_i64).prop_map(|(cache, tenant, start, length)| {
             Action::View { cache, tenant, range: start..start + length }
@@ -249,8 +372,26 @@ async fn agrees_with_lists(actions: Vec<Action>) {
     let caches = [catalogue(&store), catalogue(&store)];
     let mut flushed: Vec<BlockMeta> = Vec::new();
     let mut logs: HashMap<u32, (u64, u64)> = HashMap::new();
+    let lease = leases(&store, "").acquire("merge").await.unwrap().unwrap();
+    let mut parts = 0;
     for action in actions {
         match action {
+            Action::Merge { cache, first, count, fault } => {
+                let first = first.min(flushed.len());
+                let inputs: Vec<_> = flushed.drain(first..flushed.len().min(first + count)).collect();
+                if inputs.is_empty() {
+                    continue;
+                }
+                let mut outputs = merged(&inputs, lease.fence);
+                for output in &mut outputs {
+                    output.part = parts;
+                    output.path.push_str(&format!("-{parts}"));
+                    parts += 1;
+                }
+                store.inject([fault]);
+                caches[cache].replace(&replacement(&inputs, outputs.clone(), &lease)).await.unwrap();
+                flushed.extend(outputs);
+            }
             Action::Open { log: number } => {
                 let (epoch, next) = logs.entry(number).or_default();
                 *epoch += 1;
@@ -275,8 +416,10 @@ async fn agrees_with_lists(actions: Vec<Action>) {
                 let touches =
                     |block: &&BlockMeta| block.dataset(&tenant(number)).is_some_and(|d| d.touches(range));
                 let mut expected: Vec<BlockMeta> = flushed.iter().filter(touches).cloned().collect();
-                expected.sort_by_key(|block| (block.log_ranges[0].log, block.log_ranges[0].first));
-                assert_eq!(view.blocks.iter().map(|b| BlockMeta::clone(b)).collect::<Vec<_>>(), expected);
+                expected.sort_by(|a, b| a.path.cmp(&b.path));
+                let mut seen: Vec<BlockMeta> = view.blocks.iter().map(|b| BlockMeta::clone(b)).collect();
+                seen.sort_by(|a, b| a.path.cmp(&b.path));
+                assert_eq!(seen, expected);
                 let mut committed: Vec<_> =
                     logs.iter().map(|(n, (_, next))| (log(*n), Offset(*next))).collect();
                 committed.sort_unstable();

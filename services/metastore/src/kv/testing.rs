@@ -48,6 +48,11 @@ impl FaultyStore {
         self.script.lock().unwrap_or_else(PoisonError::into_inner).faults.extend(faults);
     }
 
+    /// Forgets the faults that no commit has met.
+    pub fn clear(&self) {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner).faults.clear();
+    }
+
     /// Whether every call fails.
     pub fn set_down(&self, down: bool) {
         self.script.lock().unwrap_or_else(PoisonError::into_inner).down = down;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use cambium_model::stacktrace::{BuildRef, LocationId};
 use cambium_model::symbols::{Location, Mapping};
 use cambium_model::tenant::TenantNumber;
+use cambium_model::time::DAY_NS;
 use cambium_proto::wire::metastore as stored;
 use cambium_runtime::clock::Clock;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,8 +21,6 @@ use super::{IN_FLIGHT_MAX, VALIDITY};
 use crate::error::{Error, decode};
 use crate::keys::{self, Kind};
 use crate::kv::{self, Key, KvStore, Snapshot, Step, TXN_KEYS_MAX, Txn};
-
-const DAY_NS: i64 = 24 * 3_600 * 1_000_000_000;
 
 /// What a table keeps: how it is keyed, stored and weighed.
 pub(super) trait Symbol: Sized + fmt::Debug + Send + Sync + 'static {
