@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::tenant::TenantId;
+use crate::time::SECOND_NS;
 
 /// The limits of a tenant. Every bound answers with its own name in the message, so that an operator finds the knob.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub struct TenantLimits {
     pub reject_older_than_secs: u64,
     /// Profiles further in the future than this are refused. Seconds.
     pub reject_newer_than_secs: u64,
+    /// How long profiles are kept, by their own time; 0 for ever. Seconds.
+    pub retention_secs: u64,
     /// Labels that name a scope, first present wins.
     pub scope_labels: Vec<String>,
     /// Longest range of one query, seconds; 0 for any.
@@ -47,6 +50,17 @@ pub struct TenantLimits {
     pub queries_concurrent_max: u64,
     /// Rows of one SQL answer.
     pub sql_rows_max: u64,
+}
+
+impl TenantLimits {
+    /// Whether a profile of this time is still wanted now; both in nanoseconds since the Unix epoch.
+    pub fn keeps(&self, time_ns: i64, now_ns: i64) -> bool {
+        let kept_ns = i64::try_from(self.retention_secs).ok().and_then(|secs| secs.checked_mul(SECOND_NS));
+        match kept_ns {
+            None | Some(0) => true,
+            Some(kept_ns) => time_ns >= now_ns.saturating_sub(kept_ns),
+        }
+    }
 }
 
 impl Default for TenantLimits {
@@ -68,6 +82,7 @@ impl Default for TenantLimits {
             series_max: 100_000,
             reject_older_than_secs: 3_600,
             reject_newer_than_secs: 600,
+            retention_secs: 30 * 86_400,
             scope_labels: ["service_name", "container", "job", "systemd_unit", "comm"]
                 .map(String::from)
                 .to_vec(),

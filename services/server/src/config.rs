@@ -48,6 +48,8 @@ pub struct Config {
     pub ingester: cambium_ingester::Config,
     /// Queries.
     pub querier: cambium_querier::Config,
+    /// Merging blocks, and removing old ones.
+    pub compactor: cambium_compactor::Config,
     /// The metadata store.
     pub metastore: Metastore,
     /// Reading blocks.
@@ -150,6 +152,7 @@ impl Default for Config {
             distributor: cambium_distributor::Config::default(),
             ingester: cambium_ingester::Config::default(),
             querier: cambium_querier::Config::default(),
+            compactor: cambium_compactor::Config::default(),
             metastore: Metastore::default(),
             blocks: Blocks::default(),
             self_profiling: SelfProfiling::default(),
@@ -214,6 +217,15 @@ impl Config {
         }
         if self.partitions == 0 || self.partitions > 1_024 {
             return problem("partitions", format!("{} is not between 1 and 1024", self.partitions));
+        }
+        let grace = Duration::from_nanos(cambium_compactor::sweep::GRACE_NS.unsigned_abs());
+        if self.querier.timeout.0 >= grace {
+            let timeout = self.querier.timeout;
+            let message = format!(
+                "{timeout} is not shorter than the {}s for which replaced blocks are kept",
+                grace.as_secs()
+            );
+            return problem("querier.timeout", message);
         }
         if !(1..=1_000).contains(&self.self_profiling.frequency) {
             return problem("self_profiling.frequency", "must be between 1 and 1000 Hz".to_owned());

@@ -18,7 +18,7 @@ use cambium_ingestlog::local::{self, Recovery};
 use cambium_ingestlog::{LocalLog, Log};
 use cambium_metastore::kv::KvStore;
 use cambium_metastore::kv::redb::RedbStore;
-use cambium_metastore::{Catalogue, Symbols, Tenants};
+use cambium_metastore::{Catalogue, Leases, Symbols, Tenants};
 use cambium_model::block::{LogId, Offset, Partition};
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::Tenant;
@@ -57,6 +57,7 @@ struct Shared {
     store: Arc<dyn ObjectStore>,
     cache: Arc<Cache>,
     tenants: Arc<Tenants>,
+    metastore: Arc<dyn KvStore>,
     catalogue: Arc<Catalogue>,
     symbols: Arc<Symbols>,
 }
@@ -80,6 +81,7 @@ impl Running {
             tenants: Arc::new(Tenants::new(Arc::clone(&metastore), Arc::clone(&clock))),
             catalogue: Arc::new(Catalogue::new(Arc::clone(&metastore))),
             symbols: Arc::new(open_symbols(&config, &metastore, &clock)),
+            metastore,
             config,
         };
         let logs = open_logs(&shared).await?;
@@ -103,6 +105,7 @@ impl Running {
         };
         let listeners = http::listen(doors, &tasks).await?;
         tasks.spawn("distributor", distributor_service.run(wait(stopped.clone())));
+        tasks.spawn("compactor", compactor(&shared)?.run(wait(stopped.clone())));
         let ingester = tasks.spawn("ingester", ingester.run(wait(stopped)));
         if profiling.enabled {
             self_profiler.spawn(profiling, distributor, &tasks);
@@ -114,7 +117,7 @@ impl Running {
             address: listeners.public,
             internal_address: listeners.internal,
             ingester,
-            _metastore: metastore,
+            _metastore: shared.metastore,
         })
     }
 
@@ -285,6 +288,22 @@ fn querier(shared: &Shared, ingester: cambium_ingester::Handle) -> Querier {
         metrics: shared.metrics.clone(),
     };
     Querier::new(shared.config.querier.clone(), deps)
+}
+
+fn compactor(shared: &Shared) -> anyhow::Result<cambium_compactor::Service> {
+    let scratch = shared.config.data_dir.join("scratch");
+    create_folder(&scratch)?;
+    let holder = shared.config.listen.to_string();
+    let deps = cambium_compactor::Deps {
+        catalogue: Arc::clone(&shared.catalogue),
+        leases: Leases::new(Arc::clone(&shared.metastore), Arc::clone(&shared.clock), holder),
+        store: Arc::clone(&shared.store),
+        scratch,
+        limits: shared.limits.clone(),
+        clock: Arc::clone(&shared.clock),
+        metrics: shared.metrics.clone(),
+    };
+    Ok(cambium_compactor::Service::new(shared.config.compactor.clone(), deps))
 }
 
 /// The ingester of this very process as the distributor's sink.

@@ -65,9 +65,14 @@ impl Sources {
         heads: Vec<Arc<dyn Source>>,
     ) -> Self {
         let mut sources = Self::default();
+        let (limits, now_ns) = (deps.limits.borrow().of(&tenant.id).clone(), deps.clock.now_ns());
         for block in &view.blocks {
             let Some(index) = plan::wanted(block, tenant, range, matches) else { continue };
             let dataset = &block.datasets[index];
+            if !limits.keeps(dataset.last_ns, now_ns) {
+                // Too old for the tenant, and only waiting to be removed.
+                continue;
+            }
             let store = Arc::clone(&deps.store);
             let source = BlockSource::new(store, Arc::clone(&deps.cache), Arc::clone(block), index);
             sources.push(Arc::new(source), Some((dataset.first_ns, dataset.last_ns)));

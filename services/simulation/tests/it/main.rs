@@ -8,6 +8,8 @@ mod main_job;
 
 mod golden;
 
+mod compaction;
+
 mod durability;
 
 mod bad_input;

@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("distributor", &["runtime", "model", "proto", "ingestlog", "metastore"]),
     ("ingester", &["runtime", "model", "proto", "ingestlog", "metastore", "blocks"]),
     ("querier", &["runtime", "model", "proto", "metastore", "blocks"]),
+    ("compactor", &["runtime", "model", "metastore", "blocks"]),
     // L4
     (
         "server",
@@ -33,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "distributor",
             "ingester",
             "querier",
+            "compactor",
         ],
     ),
     // L5
@@ -48,6 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "blocks",
             "ingester",
             "querier",
+            "compactor",
             "server",
             "loadtest",
         ],

@@ -1,0 +1,253 @@
+//! One merge: inputs fetched, datasets merged tenant by tenant, blocks put, all committed at once.
+//!
+//! ```text
+//!   inputs ─► files ─► for each tenant: blocks::merge ─┬─ large ─► a block of its own (several, split by scope)
+//!                                                      └─ small ─► a block shared with other small ones
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cambium_blocks::layout::merged_path;
+use cambium_blocks::merge::{Input, Wanted, merge, samples_by_scope};
+use cambium_blocks::series_table::ScopeName;
+use cambium_blocks::writer::spool::Scratch;
+use cambium_blocks::writer::{Compression, EncodedDataset, SpooledBlock, assemble};
+use cambium_metastore::leases::Lease;
+use cambium_model::block::{BlockMeta, LogRange};
+use cambium_model::deletion::Deletion;
+use cambium_model::limits::Overrides;
+use cambium_model::tenant::TenantNumber;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
+
+use crate::Error;
+use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
+
+/// A tenant whose merged part has at least so many bytes gets a block of its own.
+const OWN_BYTES_MIN: u64 = 1 << 20;
+/// Blocks that one job makes for single tenants; with the shared ones this bounds its requests and its transaction.
+const OWN_BLOCKS_MAX: usize = 16;
+/// Bytes after which a shared block ends.
+const SHARED_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a section that stay in memory while it is written.
+const SECTION_MEMORY_BYTES: usize = 256 << 10;
+
+/// What a merge needs to know besides its inputs.
+#[derive(Clone, Debug)]
+pub struct MergeJob {
+    /// The level of the blocks to make.
+    pub level: u8,
+    /// The blocks to merge.
+    pub inputs: Vec<Arc<BlockMeta>>,
+    /// The right to do it; the blocks carry its fence.
+    pub lease: Lease,
+    /// When the job began, nanoseconds since the Unix epoch.
+    pub now_ns: i64,
+    /// Tenants' limits: what is too old is left out.
+    pub limits: Arc<Overrides>,
+    /// What tenants have had deleted.
+    pub deletions: BTreeMap<TenantNumber, Vec<Deletion>>,
+    /// Largest block to make.
+    pub block_bytes_max: u64,
+    /// Where inputs and outputs are kept meanwhile.
+    pub scratch: PathBuf,
+}
+
+/// A merge under way: blocks are put as they come, the last one says how many there are.
+struct Output<'a> {
+    job: &'a MergeJob,
+    store: &'a dyn ObjectStore,
+    shared: Vec<EncodedDataset>,
+    /// The block that is ready, kept back until it is known whether it is the last.
+    ready: Option<(Option<TenantNumber>, Vec<EncodedDataset>)>,
+    own_blocks: usize,
+    put: Vec<BlockMeta>,
+}
+
+impl MergeJob {
+    /// Does the work and puts the blocks; committing them is left. Returns their entries, none where nothing is left of
+    /// the inputs.
+    ///
+    /// # Errors
+    /// [`Error::Blocks`], [`Error::Store`], [`Error::Scratch`].
+    pub async fn run(&self, store: &dyn ObjectStore) -> Result<Vec<BlockMeta>, Error> {
+        let mut files = Vec::with_capacity(self.inputs.len());
+        for block in &self.inputs {
+            files.push(Arc::new(self.fetch(store, &block.path).await?));
+        }
+        let datasets = self.inputs.iter().flat_map(|block| &block.datasets);
+        let tenants: BTreeSet<TenantNumber> = datasets
+            .filter(|dataset| !is_expired(self.now_ns, &self.limits, dataset))
+            .map(|dataset| dataset.tenant.number)
+            .collect();
+        let mut output =
+            Output { job: self, store, shared: Vec::new(), ready: None, own_blocks: 0, put: Vec::new() };
+        for tenant in tenants {
+            let (job, files) = (self.clone(), files.clone());
+            let merging = tokio::task::spawn_blocking(move || job.merge_tenant(tenant, &files));
+            output.add(tenant, merging.await.map_err(|_| Error::TaskEnded)??).await?;
+        }
+        output.finish().await
+    }
+
+    /// The object as a file: where it lies, if that is a file here, else a copy.
+    async fn fetch(&self, store: &dyn ObjectStore, path: &str) -> Result<File, Error> {
+        let failed = |source| Error::Store { path: path.to_owned(), source };
+        let mut pieces = match store.get(&Path::from(path)).await.map_err(failed)?.payload {
+            GetResultPayload::File(file, _) => return Ok(file),
+            GetResultPayload::Stream(pieces) => pieces,
+        };
+        let mut file = tempfile::tempfile_in(&self.scratch)?;
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+            let writing = tokio::task::spawn_blocking(move || file.write_all(&piece).map(|()| file));
+            file = writing.await.map_err(|_| Error::TaskEnded)??;
+        }
+        Ok(file)
+    }
+
+    /// A tenant's part of all inputs: one dataset, or several by scope where it would be too large.
+    fn merge_tenant(&self, tenant: TenantNumber, files: &[Arc<File>]) -> Result<Vec<EncodedDataset>, Error> {
+        let mut inputs = Vec::new();
+        for (block, file) in self.inputs.iter().zip(files) {
+            let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant);
+            let Some(index) = index else { continue };
+            if !is_expired(self.now_ns, &self.limits, &block.datasets[index]) {
+                inputs.push(Input::open(Arc::clone(file), Arc::clone(block), index)?);
+            }
+        }
+        let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
+        let deletions = self.deletions.get(&tenant).map(Vec::as_slice).unwrap_or_default();
+        let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
+        let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
+        let whole = Wanted { scopes: None, deletions, keep_ids, compression };
+        let sections = inputs.iter().flat_map(|input| &input.meta().sections);
+        let bytes: u64 = sections.map(|section| section.length).sum();
+        if bytes <= self.block_bytes_max {
+            return Ok(merge(&inputs, &whole, &scratch)?.into_iter().collect());
+        }
+        let mut parts = Vec::new();
+        for scopes in split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max)) {
+            let wanted = Wanted { scopes: Some(&scopes), ..whole.clone() };
+            parts.extend(merge(&inputs, &wanted, &scratch)?);
+        }
+        Ok(parts)
+    }
+
+    /// What the catalogue will say of a block but for its datasets.
+    fn header(&self, tenant: Option<TenantNumber>, datasets: &[EncodedDataset], part: u32) -> BlockMeta {
+        let last_ns = datasets.iter().map(|dataset| dataset.meta().last_ns).max().unwrap_or(0);
+        BlockMeta {
+            path: merged_path(self.level, tenant, self.lease.fence, part, last_ns),
+            level: self.level,
+            size_bytes: 0,
+            toc_crc32c: 0,
+            log_ranges: log_ranges(&self.inputs),
+            epoch: self.lease.fence,
+            datasets: Vec::new(),
+            sources: self.inputs.iter().map(|block| block.path.clone()).collect(),
+            part,
+            parts: 0,
+        }
+    }
+}
+
+impl Output<'_> {
+    async fn add(&mut self, tenant: TenantNumber, datasets: Vec<EncodedDataset>) -> Result<(), Error> {
+        for dataset in datasets {
+            // A tenant of several parts is a large one: a shared block holds each tenant once.
+            let is_large = dataset.size_bytes() >= OWN_BYTES_MIN && self.own_blocks < OWN_BLOCKS_MAX;
+            let is_held = self.shared.last().is_some_and(|held| held.meta().tenant.number == tenant);
+            if is_large || is_held {
+                self.own_blocks += 1;
+                self.make(Some(tenant), vec![dataset]).await?;
+                continue;
+            }
+            self.shared.push(dataset);
+            if self.shared.iter().map(EncodedDataset::size_bytes).sum::<u64>() >= SHARED_BYTES_MAX {
+                self.end_shared().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_shared(&mut self) -> Result<(), Error> {
+        let shared = std::mem::take(&mut self.shared);
+        let tenant = match shared.as_slice() {
+            [] => return Ok(()),
+            [only] => Some(only.meta().tenant.number),
+            _ => None,
+        };
+        self.make(tenant, shared).await
+    }
+
+    async fn make(
+        &mut self,
+        tenant: Option<TenantNumber>,
+        datasets: Vec<EncodedDataset>,
+    ) -> Result<(), Error> {
+        if let Some((tenant, datasets)) = self.ready.replace((tenant, datasets)) {
+            self.put(tenant, datasets, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn put(
+        &mut self,
+        tenant: Option<TenantNumber>,
+        datasets: Vec<EncodedDataset>,
+        is_last: bool,
+    ) -> Result<(), Error> {
+        let part = u32::try_from(self.put.len()).unwrap_or(u32::MAX);
+        let mut header = self.job.header(tenant, &datasets, part);
+        header.parts = if is_last { part + 1 } else { 0 };
+        let block: SpooledBlock = assemble(header, datasets);
+        self.put.push(block.put(self.store).await?);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<BlockMeta>, Error> {
+        self.end_shared().await?;
+        if let Some((tenant, datasets)) = self.ready.take() {
+            self.put(tenant, datasets, true).await?;
+        }
+        Ok(self.put)
+    }
+}
+
+/// Scopes in so many groups of about as many samples each, fewer where there are fewer scopes.
+fn split(samples: BTreeMap<ScopeName, u64>, groups: u64) -> Vec<BTreeSet<ScopeName>> {
+    let all: u64 = samples.values().sum();
+    let per_group = all.div_ceil(groups.max(1)).max(1);
+    let (mut parts, mut current, mut held) = (Vec::new(), BTreeSet::new(), 0);
+    for (scope, samples) in samples {
+        if held + samples > per_group && !current.is_empty() {
+            parts.push(std::mem::take(&mut current));
+            held = 0;
+        }
+        held += samples;
+        current.insert(scope);
+    }
+    parts.extend((!current.is_empty()).then_some(current));
+    parts
+}
+
+/// The ranges of all inputs; those that touch are one.
+fn log_ranges(inputs: &[Arc<BlockMeta>]) -> Vec<LogRange> {
+    let mut all: Vec<LogRange> = inputs.iter().flat_map(|block| block.log_ranges.iter().copied()).collect();
+    all.sort_by_key(|range| (range.log, range.first));
+    let mut joined: Vec<LogRange> = Vec::new();
+    for range in all {
+        match joined.last_mut() {
+            Some(last) if last.log == range.log && range.first <= last.next => {
+                last.next = last.next.max(range.next);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}

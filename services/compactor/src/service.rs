@@ -1,0 +1,234 @@
+//! The compactor as a role: looks for work, does it, until told to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cambium_metastore::catalogue::{self, Replacement};
+use cambium_metastore::leases::{Lease, RENEW_INTERVAL};
+use cambium_metastore::{Catalogue, Leases};
+use cambium_model::limits::Overrides;
+use cambium_runtime::clock::Clock;
+use cambium_runtime::metrics::Metrics;
+use fail::fail_point;
+use object_store::ObjectStore;
+use tokio::sync::watch;
+
+use crate::merge_job::MergeJob;
+use crate::metrics::CompactorMetrics;
+use crate::plan::{Job, Work, plan};
+use crate::sweep::{self, GRACE_NS};
+use crate::{Config, Error};
+
+/// How often the bucket is listed for objects that nothing refers to.
+const ORPHANS_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+/// The lease of whoever deletes objects.
+const SWEEP: &str = "sweep";
+
+/// What the compactor works with.
+#[derive(Debug)]
+pub struct Deps {
+    /// Which blocks there are.
+    pub catalogue: Arc<Catalogue>,
+    /// Who does what.
+    pub leases: Leases,
+    /// The blocks.
+    pub store: Arc<dyn ObjectStore>,
+    /// An empty folder for what a job keeps on disk meanwhile: up to three times its inputs.
+    pub scratch: PathBuf,
+    /// Tenants' limits, for retention and the acceptance window.
+    pub limits: watch::Receiver<Arc<Overrides>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The registry.
+    pub metrics: Metrics,
+}
+
+/// The role.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    deps: Deps,
+    metrics: CompactorMetrics,
+    /// Objects that nothing referred to at the last listing, and when that was.
+    orphans: Option<(Duration, BTreeSet<String>)>,
+}
+
+impl Service {
+    /// The role, before it runs.
+    pub fn new(config: Config, deps: Deps) -> Self {
+        let metrics = CompactorMetrics::new(&deps.metrics);
+        Self { config, deps, metrics, orphans: None }
+    }
+
+    /// Works until `shutdown`. A job that is under way then is given up: its inputs are still there.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = self.round() => {}
+            }
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = self.deps.clock.sleep(self.config.interval.0) => {}
+            }
+        }
+    }
+
+    /// Does what is due until nothing is, or something fails; says what.
+    async fn round(&mut self) {
+        loop {
+            match self.work().await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    self.metrics.job_failures.inc();
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::error!(error, "compaction failed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does every job that is due now and that nobody else does, then deletes what is due. Returns how many jobs were
+    /// done.
+    ///
+    /// # Errors
+    /// The first job's that failed; those before it are done.
+    pub async fn work(&mut self) -> Result<usize, Error> {
+        let (logs, merged) = self.deps.catalogue.all().await?;
+        let limits = Arc::clone(&self.deps.limits.borrow());
+        let jobs = plan(self.deps.clock.now_ns(), &limits, &logs, &merged);
+        let bytes: u64 = jobs.iter().flat_map(|job| &job.inputs).map(|block| block.size_bytes).sum();
+        self.metrics.backlog_jobs.set(jobs.len() as i64);
+        self.metrics.backlog_bytes.set(bytes as i64);
+        let mut done = 0;
+        for job in jobs {
+            if let Some(lease) = self.deps.leases.acquire(&job.name).await? {
+                let result = self.under_lease(&lease, &job, &limits).await;
+                self.deps.leases.release(&lease).await?;
+                done += usize::from(result?);
+            }
+        }
+        self.sweep().await?;
+        Ok(done)
+    }
+
+    /// Does a job while its lease is renewed. Returns whether it was this one's to do.
+    async fn under_lease(&self, lease: &Lease, job: &Job, limits: &Arc<Overrides>) -> Result<bool, Error> {
+        let began = self.deps.clock.monotonic();
+        let result = tokio::select! {
+            result = self.job(lease, job, limits) => result,
+            error = self.keep(lease) => Err(error),
+        };
+        self.metrics.took((self.deps.clock.monotonic() - began).as_secs_f64());
+        match result {
+            Ok(()) => Ok(true),
+            Err(
+                Error::LeaseLost { .. }
+                | Error::Catalogue(catalogue::Error::LeaseLost { .. } | catalogue::Error::BlockGone { .. }),
+            ) => {
+                self.metrics.jobs_lost.inc();
+                tracing::info!(job = job.name, "somebody else has done it or does it");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renews the lease for as long as that works.
+    async fn keep(&self, lease: &Lease) -> Error {
+        loop {
+            self.deps.clock.sleep(RENEW_INTERVAL).await;
+            match self.deps.leases.renew(lease).await {
+                Ok(true) => {}
+                Ok(false) => return Error::LeaseLost { job: lease.job.clone() },
+                // The commit will tell whether it mattered.
+                Err(error) => tracing::warn!(%error, job = lease.job, "lease not renewed"),
+            }
+        }
+    }
+
+    async fn job(&self, lease: &Lease, job: &Job, limits: &Arc<Overrides>) -> Result<(), Error> {
+        let now_ns = self.deps.clock.now_ns();
+        fail_point!("compact-before-merge");
+        let outputs = match job.work {
+            Work::Remove => Vec::new(),
+            Work::Merge { level } => {
+                let merge = MergeJob {
+                    level,
+                    inputs: job.inputs.clone(),
+                    lease: lease.clone(),
+                    now_ns,
+                    limits: Arc::clone(limits),
+                    deletions: BTreeMap::new(),
+                    block_bytes_max: self.config.block_bytes_max.0,
+                    scratch: self.deps.scratch.clone(),
+                };
+                merge.run(self.deps.store.as_ref()).await?
+            }
+        };
+        fail_point!("compact-before-commit");
+        let replacement = Replacement {
+            inputs: job.inputs.clone(),
+            outputs,
+            lease: lease.clone(),
+            garbage_due_ns: self.deps.clock.now_ns().saturating_add(GRACE_NS),
+        };
+        self.deps.catalogue.replace(&replacement).await?;
+        fail_point!("compact-after-commit");
+        self.count(job, &replacement);
+        Ok(())
+    }
+
+    fn count(&self, job: &Job, replacement: &Replacement) {
+        let Work::Merge { level } = job.work else {
+            self.metrics.blocks_removed.inc_by(job.inputs.len() as u64);
+            return;
+        };
+        let label = CompactorMetrics::level(level);
+        let outputs = &replacement.outputs;
+        self.metrics.jobs.get_or_create(&label).inc();
+        let read: u64 = job.inputs.iter().map(|block| block.size_bytes).sum();
+        self.metrics.read_bytes.get_or_create(&label).inc_by(read);
+        let written: u64 = outputs.iter().map(|block| block.size_bytes).sum();
+        self.metrics.written_bytes.get_or_create(&label).inc_by(written);
+        let samples = outputs.iter().flat_map(|block| &block.datasets).map(|dataset| dataset.samples);
+        self.metrics.written_samples.get_or_create(&label).inc_by(samples.sum());
+        tracing::info!(
+            job = job.name,
+            level,
+            inputs = job.inputs.len(),
+            read,
+            outputs = outputs.len(),
+            written,
+            "merged"
+        );
+    }
+
+    async fn sweep(&mut self) -> Result<(), Error> {
+        let Some(lease) = self.deps.leases.acquire(SWEEP).await? else { return Ok(()) };
+        let result = self.swept().await;
+        self.deps.leases.release(&lease).await?;
+        result
+    }
+
+    async fn swept(&mut self) -> Result<(), Error> {
+        let (catalogue, store) = (&self.deps.catalogue, self.deps.store.as_ref());
+        let (now_ns, now) = (self.deps.clock.now_ns(), self.deps.clock.monotonic());
+        let deleted = sweep::garbage(catalogue, store, now_ns).await?;
+        self.metrics.objects_deleted.inc_by(deleted);
+        let is_due = |(last, _): &(Duration, _)| now.saturating_sub(*last) >= ORPHANS_INTERVAL;
+        if self.orphans.as_ref().is_none_or(is_due) {
+            let found = sweep::orphans(catalogue, store, now_ns).await?;
+            if let Some((_, before)) = &self.orphans {
+                self.metrics.orphans_deleted.inc_by(sweep::delete_orphans(store, before, &found).await?);
+            }
+            self.orphans = Some((now, found));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! Lives of blocks: flushes, merges, rivals, failures and restarts in any order.
+
+use std::sync::Arc;
+
+use cambium_blocks::testing::PutFault;
+use cambium_metastore::kv::testing::Fault;
+use cambium_model::limits::TenantLimits;
+use cambium_model::tenant::TenantNumber;
+use proptest::prelude::*;
+
+use crate::world::{LOG, World};
+
+/// One step of a life.
+#[derive(Clone, Debug)]
+enum Action {
+    /// Flush profiles of these tenants.
+    Flush { seed: u64, tenants: Vec<u32> },
+    /// So many minutes pass.
+    Pass { minutes: u64 },
+    /// A compactor works, while the catalogue and the bucket fail in these ways.
+    Work { which: usize, commits: Vec<Fault>, puts: Option<PutFault> },
+    /// Both work at the same time.
+    WorkBoth,
+    /// A compactor is started anew.
+    Restart { which: usize },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let fault = prop_oneof![
+        6 => Just(Fault::Pass),
+        1 => Just(Fault::UndeterminedCommitted),
+        1 => Just(Fault::UndeterminedLost),
+        1 => Just(Fault::Unavailable),
+    ];
+    let put = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(PutFault::NotWritten)),
+        1 => Just(Some(PutFault::AnswerLost)),
+    ];
+    prop_oneof![
+        4 => (any::<u64>(), prop::sample::subsequence(vec![1, 2, 3], 1..=3))
+            .prop_map(|(seed, tenants)| Action::Flush { seed, tenants }),
+        3 => prop_oneof![1..20_u64, 100..200_u64, 1_400..3_000_u64].prop_map(|minutes| Action::Pass { minutes }),
+        4 => (0..2_usize, prop::collection::vec(fault, 0..6), put)
+            .prop_map(|(which, commits, puts)| Action::Work { which, commits, puts }),
+        1 => Just(Action::WorkBoth),
+        1 => (0..2_usize).prop_map(|which| Action::Restart { which }),
+    ]
+}
+
+async fn live(actions: Vec<Action>) {
+    let mut world = World::new(TenantLimits { retention_secs: 0, ..TenantLimits::default() }).await;
+    const NAMES: [&str; 2] = ["a", "b"];
+    let mut compactors = NAMES.map(|name| world.compactor(name));
+    for action in actions {
+        match action {
+            Action::Flush { seed, tenants } => world.flush(seed, &tenants).await,
+            Action::Pass { minutes } => world.minutes(minutes),
+            Action::Work { which, commits, puts } => {
+                world.kv.inject(commits);
+                if let Some(fault) = puts {
+                    world.store.fail_puts(fault, 1);
+                }
+                // A failure is for the next round to mend.
+                let _ = compactors[which].work().await;
+                world.kv.clear();
+                world.store.fail_puts(PutFault::NotWritten, 0);
+                world.store.fail_puts(PutFault::AnswerLost, 0);
+                world.check().await;
+            }
+            Action::WorkBoth => {
+                let [a, b] = &mut compactors;
+                let (a, b) = tokio::join!(a.work(), b.work());
+                a.and(b).unwrap();
+                world.check().await;
+            }
+            Action::Restart { which } => compactors[which] = world.compactor(NAMES[which]),
+        }
+    }
+    // In the end everything is merged as far as it goes, and nothing else is left.
+    world.minutes(2 * 1_440);
+    settle(&world, &mut compactors[0]).await;
+    world.check().await;
+    let (logs, merged) = world.catalogue.all().await.unwrap();
+    assert!(logs.iter().all(|log| log.blocks.is_empty()));
+    assert!(merged.iter().flat_map(|owned| &owned.blocks).all(|block| block.level == 3));
+    for owned in &merged {
+        assert_eq!(owned.blocks.len(), 1, "one block of an owner's day: {:?}", owned.tenant);
+    }
+}
+
+/// Works until nothing is left to do; leases of rivals time out on the way.
+async fn settle(world: &World, compactor: &mut cambium_compactor::Service) {
+    for _ in 0..8 {
+        while compactor.work().await.unwrap() > 0 {}
+        world.minutes(2);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn whatever_happens_every_profile_is_there_once(actions in prop::collection::vec(action(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(live(actions));
+    }
+}
+
+#[tokio::test]
+async fn a_day_becomes_one_block_and_the_rest_is_deleted() {
+    let mut world = World::new(TenantLimits::default()).await;
+    let mut compactor = world.compactor("a");
+    for round in 0..36 {
+        world.minutes(10);
+        world.flush(round, &[1, 2]).await;
+        while compactor.work().await.unwrap() > 0 {}
+        world.check().await;
+        if round == 12 {
+            let recent = world.catalogue.blocks_since(LOG, 0).await.unwrap();
+            assert!(recent.iter().any(|block| block.level == 1), "an ingester finds its pushes");
+        }
+    }
+    let levels: Vec<u8> = world.blocks(1).await.iter().map(|block| block.level).collect();
+    assert!(levels.contains(&1) && levels.contains(&2), "{levels:?}");
+    world.minutes(24 * 60);
+    settle(&world, &mut compactor).await;
+    world.check().await;
+    let blocks = world.blocks(1).await;
+    assert_eq!(blocks.len(), 1, "small tenants share one");
+    let tenants: Vec<TenantNumber> = blocks[0].datasets.iter().map(|dataset| dataset.tenant.number).collect();
+    assert_eq!(tenants, [TenantNumber(1), TenantNumber(2)]);
+    assert_eq!((blocks[0].level, blocks[0].part, blocks[0].parts), (3, 0, 1));
+    let range = blocks[0].log_ranges.as_slice();
+    assert!(matches!(range, [all] if all.first.0 == 0 && all.next.0 == 36), "{range:?}");
+    let before = world.objects().await;
+    world.minutes(16);
+    compactor.work().await.unwrap();
+    assert_eq!(world.objects().await, 1, "of {before}");
+    assert!(Arc::strong_count(&blocks[0]) > 0);
+}

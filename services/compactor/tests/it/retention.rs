@@ -1,0 +1,54 @@
+//! Nothing is kept for longer than its tenant wants.
+
+use std::sync::Arc;
+
+use cambium_model::limits::{Overrides, TenantLimits};
+
+use crate::world::World;
+
+const DAY: u64 = 1_440;
+
+#[tokio::test]
+async fn what_is_too_old_goes_and_its_objects_after_a_grace() {
+    let days = |count: u64| TenantLimits { retention_secs: count * 86_400, ..TenantLimits::default() };
+    let mut world = World::new(days(2)).await;
+    let tenants = [("tenant-2".to_owned(), days(4)), ("tenant-3".to_owned(), days(0))].into();
+    world.limits.send_replace(Arc::new(Overrides { defaults: days(2), tenants }));
+    let mut compactor = world.compactor("a");
+    world.minutes(30);
+    world.flush(1, &[1]).await;
+    world.minutes(30);
+    compactor.work().await.unwrap();
+    world.flush(2, &[1, 2]).await;
+    world.minutes(2 * DAY - 60);
+    while compactor.work().await.unwrap() > 0 {}
+    world.check().await;
+    world.minutes(DAY);
+    while compactor.work().await.unwrap() > 0 {}
+    let (one, two) = (world.blocks(1).await, world.blocks(2).await);
+    assert_eq!(one.len(), 1, "its block is gone; what it shares with another stays, out of sight of queries");
+    assert_eq!(two.len(), 1);
+    world.minutes(2 * DAY);
+    while compactor.work().await.unwrap() > 0 {}
+    assert_eq!((world.blocks(1).await.len(), world.blocks(2).await.len()), (0, 0));
+    world.minutes(16);
+    compactor.work().await.unwrap();
+    assert_eq!(world.objects().await, 0);
+}
+
+#[tokio::test]
+async fn a_merge_leaves_out_what_is_too_old() {
+    let mut world = World::new(TenantLimits { retention_secs: 3 * 3_600, ..TenantLimits::default() }).await;
+    let long = TenantLimits { retention_secs: 0, ..TenantLimits::default() };
+    let defaults = world.limits.borrow().defaults.clone();
+    let tenants = [("tenant-2".to_owned(), long)].into();
+    world.limits.send_replace(Arc::new(Overrides { defaults, tenants }));
+    let mut compactor = world.compactor("a");
+    world.minutes(30);
+    world.flush(1, &[1, 2]).await;
+    world.minutes(5 * 60);
+    compactor.work().await.unwrap();
+    assert_eq!((world.blocks(1).await.len(), world.blocks(2).await.len()), (0, 1));
+    world.pushed.remove(&1);
+    world.check().await;
+}

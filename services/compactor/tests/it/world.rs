@@ -1,0 +1,175 @@
+//! A bucket, a catalogue and a clock, flushed to as an ingester does, and everything that was ever flushed beside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cambium_blocks::cache::Cache;
+use cambium_blocks::source::{Pick, TreeScan};
+use cambium_blocks::testing::{DatasetBuilder, FaultyStore, Shape, random_profiles, tenant};
+use cambium_blocks::writer::{Compression, encode, put};
+use cambium_blocks::{BlockSource, Source};
+use cambium_compactor::{Config, Deps, Service};
+use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::kv::memory::MemoryStore;
+use cambium_metastore::kv::testing::FaultyStore as FaultyKv;
+use cambium_metastore::{Catalogue, Leases};
+use cambium_model::block::{BlockMeta, LogId, LogRange, Offset, Partition};
+use cambium_model::labels::Labels;
+use cambium_model::limits::{Overrides, TenantLimits};
+use cambium_model::profile::Profile;
+use cambium_model::profile_type::ProfileType;
+use cambium_model::stacktrace::PathHash;
+use cambium_model::time::{DAY_NS, SECOND_NS, TimeRange};
+use cambium_runtime::clock::{Clock, MockClock};
+use cambium_runtime::metrics::Metrics;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use tokio::sync::watch;
+
+pub const LOG: LogId = LogId { partition: Partition(0), log: 0 };
+
+/// Midnight.
+const START_NS: i64 = 20_000 * DAY_NS;
+
+/// Type, labels, time, total and number of samples of a profile.
+type Row = (ProfileType, Labels, i64, i64, u32);
+
+pub struct World {
+    pub kv: FaultyKv,
+    pub store: FaultyStore,
+    pub clock: MockClock,
+    pub limits: watch::Sender<Arc<Overrides>>,
+    pub catalogue: Catalogue,
+    scratch: tempfile::TempDir,
+    epoch: u64,
+    next: u64,
+    /// What was pushed, by tenant.
+    pub pushed: BTreeMap<u32, Vec<Profile>>,
+}
+
+impl World {
+    pub async fn new(limits: TenantLimits) -> Self {
+        let kv = FaultyKv::new(Arc::new(MemoryStore::new()));
+        let catalogue = Catalogue::new(Arc::new(kv.clone()));
+        let epoch = catalogue.open_log(LOG, "").await.unwrap().epoch;
+        Self {
+            kv,
+            store: FaultyStore::new(Arc::new(InMemory::new())),
+            clock: MockClock::at(START_NS),
+            limits: watch::Sender::new(Arc::new(Overrides { defaults: limits, ..Overrides::default() })),
+            catalogue,
+            scratch: tempfile::tempdir().unwrap(),
+            epoch,
+            next: 0,
+            pushed: BTreeMap::new(),
+        }
+    }
+
+    pub fn minutes(&self, count: u64) {
+        self.clock.advance(Duration::from_secs(60 * count));
+    }
+
+    /// A compactor of this name, as after a start.
+    pub fn compactor(&self, holder: &str) -> Service {
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let deps = Deps {
+            catalogue: Arc::new(Catalogue::new(Arc::new(self.kv.clone()))),
+            leases: Leases::new(Arc::new(self.kv.clone()), Arc::clone(&clock), holder),
+            store: Arc::new(self.store.clone()),
+            scratch: self.scratch.path().to_owned(),
+            limits: self.limits.subscribe(),
+            clock,
+            metrics: Metrics::new(),
+        };
+        Service::new(Config::default(), deps)
+    }
+
+    /// Flushes a block of profiles of the last ten minutes for each of these tenants.
+    pub async fn flush(&mut self, seed: u64, tenants: &[u32]) {
+        let span_ns = 600 * SECOND_NS;
+        let shape = Shape {
+            profiles: 5,
+            types: 2,
+            start_ns: self.clock.now_ns() - span_ns,
+            span_ns,
+            ..Shape::default()
+        };
+        let mut datasets = Vec::new();
+        for number in tenants {
+            let profiles = random_profiles(seed ^ u64::from(*number) << 32, &shape);
+            let mut builder = DatasetBuilder::new(tenant(*number));
+            profiles.iter().for_each(|profile| builder.push(profile));
+            datasets.push(builder.finish());
+            self.pushed.entry(*number).or_default().extend(profiles);
+        }
+        let range = LogRange { log: LOG, first: Offset(self.next), next: Offset(self.next + 1) };
+        self.next += 1;
+        let block = encode(&datasets, range, self.epoch, 0, Compression::Hot).unwrap();
+        put(&self.store, &block).await.unwrap();
+        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
+        self.catalogue.commit_flush(&commit).await.unwrap();
+    }
+
+    /// The tenant's blocks.
+    pub async fn blocks(&self, number: u32) -> Vec<Arc<BlockMeta>> {
+        self.catalogue.view(&tenant(number), TimeRange::ALL).await.unwrap().blocks
+    }
+
+    /// How many objects the bucket holds.
+    pub async fn objects(&self) -> usize {
+        self.store.list(None).try_collect::<Vec<_>>().await.unwrap().len()
+    }
+
+    /// Checks that a query of each tenant would see what was pushed, and each of it once.
+    pub async fn check(&self) {
+        for (number, profiles) in &self.pushed {
+            let mut builder = DatasetBuilder::new(tenant(*number));
+            profiles.iter().for_each(|profile| builder.push(profile));
+            let expected: Vec<Arc<dyn Source>> = vec![Arc::new(builder.finish())];
+            let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+            for block in self.blocks(*number).await {
+                let index = block.datasets.iter().position(|d| d.tenant.number.0 == *number).unwrap();
+                let (store, cache) = (Arc::new(self.store.clone()), Arc::new(Cache::new(1 << 20)));
+                sources.push(Arc::new(BlockSource::new(store, cache, block, index)));
+            }
+            let (rows, sums) = seen(&sources).await;
+            let (expected_rows, expected_sums) = seen(&expected).await;
+            assert_eq!(rows, expected_rows, "profiles of tenant {number}");
+            assert_eq!(sums, expected_sums, "sums of tenant {number}");
+        }
+    }
+}
+
+/// All profiles, and all sums by type and path.
+async fn seen(sources: &[Arc<dyn Source>]) -> (Vec<Row>, BTreeMap<(ProfileType, PathHash), i64>) {
+    let (mut rows, mut sums) = (Vec::new(), BTreeMap::new());
+    for source in sources {
+        let table = source.series().await.unwrap();
+        let profiles = source.profiles(&vec![0..table.len() as u32], TimeRange::ALL).await.unwrap();
+        for i in 0..profiles.series.len() {
+            let row = profiles.series[i];
+            let profile_type = table.types[table.type_of[row as usize] as usize].clone();
+            rows.push((
+                profile_type,
+                table.labels(row),
+                profiles.time_ns[i],
+                profiles.total[i],
+                profiles.samples[i],
+            ));
+        }
+        for profile_type in &table.types {
+            let rows = table.select(Some(profile_type), &"{}".parse().unwrap());
+            let scan = TreeScan { rows, range: TimeRange::ALL, pick: Pick::Sum };
+            let partial = source.tree(&scan).await.unwrap();
+            for (path, value) in partial.tree.paths.iter().zip(&partial.self_values).filter(|(_, v)| **v != 0)
+            {
+                *sums.entry((profile_type.clone(), *path)).or_insert(0) += value;
+            }
+        }
+    }
+    rows.sort();
+    sums.retain(|_, sum| *sum != 0);
+    (rows, sums)
+}

@@ -1,0 +1,108 @@
+//! `kill -9` while blocks are merged: every profile is counted exactly once afterwards, whoever takes the job up again.
+
+use std::fs;
+use std::path::Path;
+
+use cambium_loadtest::synthetic::Synthetic;
+use cambium_simulation::{Client, Sandbox};
+
+use crate::BINARY;
+use crate::main_job::now_ns;
+
+const QUERY: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta";
+
+/// Profiles, each of its own series, in blocks of two.
+const PROFILES: i64 = 8;
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// Where to die, and at which time: the first merge makes level 1, the second level 3. Besides merging, the leases and the
+/// start commit to the catalogue.
+const POINTS: &[&str] = &[
+    "compact-before-merge:1",
+    "compact-before-merge:2",
+    "block-put-before:1",
+    "block-put-before:2",
+    "block-put-after:1",
+    "block-put-after:2",
+    "compact-before-commit:1",
+    "compact-before-commit:2",
+    "compact-after-commit:1",
+    "compact-after-commit:2",
+    "kv-commit-before:2",
+    "kv-commit-before:3",
+    "kv-commit-before:4",
+    "kv-commit-before:5",
+    "kv-commit-before:6",
+    "kv-commit-before:7",
+    "kv-commit-after:2",
+    "kv-commit-after:3",
+    "kv-commit-after:4",
+    "kv-commit-after:5",
+    "kv-commit-after:6",
+    "kv-commit-after:7",
+];
+
+/// A folder with blocks of level 0 of three days ago that nobody has merged yet.
+fn flushed() -> Sandbox {
+    let mut sandbox =
+        Sandbox::new(BINARY, &["--limits.reject-older-than-secs", "864000", "--compactor.interval", "1h"]);
+    sandbox.start();
+    let start = now_ns() - 3 * DAY_NS;
+    for pod in 0..PROFILES {
+        let profile = Synthetic { time_ns: start + pod, samples: 3, value: pod + 1 }.pprof();
+        let labels = format!(r#"{{service_name="api",pod="p{pod}"}}"#);
+        let answer = sandbox.client().push(&labels, &[("name", "process_cpu")], &profile).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        if pod % 2 == 1 {
+            sandbox.flush().unwrap();
+        }
+    }
+    sandbox.kill();
+    sandbox
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn check(client: &Client, point: &str) {
+    for pod in 0..PROFILES {
+        let total = client.total(&format!(r#"{QUERY}{{pod="p{pod}"}}"#));
+        assert_eq!(total, 3 * (pod + 1), "{point}: profile {pod}");
+    }
+}
+
+/// How many blocks hold the profiles.
+fn blocks(client: &Client) -> u64 {
+    let answer = client.json("/api/v1/query", &[("query", QUERY), ("format", "top"), ("start", "0")]);
+    answer["stats"]["blocks"].as_u64().unwrap_or_else(|| panic!("no blocks in {answer}"))
+}
+
+#[test]
+fn every_profile_is_counted_once_whenever_the_compactor_is_killed() {
+    let flushed = flushed();
+    for point in POINTS {
+        let mut sandbox = Sandbox::new(BINARY, &["--compactor.interval", "20ms"]);
+        copy(flushed.data_dir(), sandbox.data_dir());
+        if sandbox.start_crashing_at(Some(point)).is_some() {
+            sandbox.wait_dead();
+        }
+        sandbox.start();
+        check(&sandbox.client(), point);
+        // Each look takes some milliseconds.
+        let merged = (0..10_000).any(|_| blocks(&sandbox.client()) == 1);
+        assert!(merged, "{point}: not merged");
+        check(&sandbox.client(), point);
+        let level_3 = sandbox.data_dir().join("blocks/v1/l3");
+        assert!(level_3.is_dir(), "{point}: merged to the last level");
+    }
+}
