@@ -1,4 +1,4 @@
-//! The oracle is the Parquet crate's own encoder.
+//! The oracle is the Parquet crate's own encoder, and the plain decoders are that of those with vectors.
 
 use std::sync::Arc;
 
@@ -46,13 +46,34 @@ fn decode<V: Value>(pages: Vec<Page>) -> Vec<V> {
             (Page::DictionaryPage { buf, .. }, _) => plain(buf, count, &mut dictionary).unwrap(),
             (_, Encoding::RLE_DICTIONARY) => {
                 indexed(page.buffer(), count, &dictionary, &mut values).unwrap();
+                positions_agree(page.buffer(), count).unwrap();
             }
-            (_, Encoding::DELTA_BINARY_PACKED) => deltas(page.buffer(), count, &mut values).unwrap(),
+            (_, Encoding::DELTA_BINARY_PACKED) => {
+                deltas(page.buffer(), count, &mut values).unwrap();
+                deltas_agree(page.buffer(), count).unwrap();
+            }
             (_, Encoding::PLAIN) => plain(page.buffer(), count, &mut values).unwrap(),
             (_, other) => panic!("{other}"),
         }
     }
     values
+}
+
+/// What vectors give is what the plain decoder gives, also where that is an error.
+fn deltas_agree(bytes: &[u8], count: usize) -> Result<(), TestCaseError> {
+    let (mut plain, mut vectors) = (vec![7], vec![7]);
+    let plain = plain_deltas::<i32>(bytes, count, &mut plain).map(|()| plain).map_err(|e| e.to_string());
+    let vectors = deltas(bytes, count, &mut vectors).map(|()| vectors).map_err(|e| e.to_string());
+    prop_assert_eq!(plain, vectors);
+    Ok(())
+}
+
+fn positions_agree(bytes: &[u8], count: usize) -> Result<(), TestCaseError> {
+    if let [width @ 0..=8, rest @ ..] = bytes {
+        let plain = plain_positions(Input(rest), *width, count).map_err(|error| error.to_string());
+        prop_assert_eq!(plain, positions(Input(rest), *width, count).map_err(|error| error.to_string()));
+    }
+    Ok(())
 }
 
 /// Steps of every magnitude, runs, few distinct values and many.
@@ -90,6 +111,38 @@ proptest! {
         let decoded = indexed(&bytes, count, &[7_i64, 8], &mut values);
         prop_assert!(decoded.is_err() || values.len() == count);
     }
+
+    #[test]
+    fn vectors_of_any_bytes_are_those_of_the_plain_decoder(
+        bytes in prop::collection::vec(prop_oneof![0..12_u8, any::<u8>()], 0..600),
+        widths in any::<[u8; 4]>(),
+        width_max in 0..=80_u8,
+        count in 0..300_u16,
+    ) {
+        // Blocks of four miniblocks; the first value and the first block's least difference are 1.
+        let count_bytes = [count as u8 | 0x80, (count >> 7) as u8];
+        let widths = widths.map(|width| width % (width_max + 1));
+        let page = [&[128, 1, 4], &count_bytes[..], &[2, 2], &widths, &bytes].concat();
+        deltas_agree(&page, usize::from(count))?;
+        let width = width_max % 9;
+        positions_agree(&[&[width], &bytes[..]].concat(), usize::from(count))?;
+    }
+}
+
+#[test]
+fn a_position_outside_the_dictionary_is_an_error() {
+    // Of width 2: a run of four times position 2, then eight packed positions of 0 but for the last, which is 3.
+    let page = [2, 4 << 1, 2, 3, 0, 0b1100_0000];
+    let decode = |count, dictionary: &[i64]| {
+        let mut values = Vec::new();
+        indexed(&page, count, dictionary, &mut values).map(|()| values)
+    };
+    assert_eq!(decode(12, &[5, 6, 7, 8]).unwrap(), [7, 7, 7, 7, 5, 5, 5, 5, 5, 5, 5, 8]);
+    assert_eq!(decode(11, &[5, 6, 7]).unwrap(), [7, 7, 7, 7, 5, 5, 5, 5, 5, 5, 5], "the last is padding");
+    assert!(decode(12, &[5, 6, 7]).is_err());
+    assert!(decode(4, &[5, 6]).is_err());
+    assert!(decode(1, &[]).is_err());
+    assert!(decode(0, &[]).unwrap().is_empty());
 }
 
 #[test]
@@ -116,5 +169,6 @@ fn every_width_is_unpacked() {
             sum = sum.wrapping_add(*step as i64);
             assert_eq!(*value, sum, "width {width}");
         }
+        deltas_agree(&page, 33).unwrap();
     }
 }
