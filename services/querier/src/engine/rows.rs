@@ -11,7 +11,8 @@ use arrow::array::{
 };
 use arrow::buffer::Buffer;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type,
+    ArrowNativeType, ArrowPrimitiveType, DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type,
+    UInt64Type,
 };
 use cambium_blocks::shape::{FoldBy, Shape};
 use cambium_blocks::tree::{PartialTree, SCOPE_LOCATION, Tree};
@@ -45,8 +46,8 @@ pub(crate) struct TreeRows {
     pub paths: Vec<u64>,
     /// The row of the parent, [`NO_PARENT`] for a root; of a value by label set the row of the same node in group 0.
     pub parents: Vec<u32>,
-    /// The node's location.
-    pub locations: Vec<[u8; LOCATION_BYTES]>,
+    /// The nodes' locations, one after the other.
+    locations: Vec<u8>,
     /// The node's own value.
     pub self_values: Vec<i64>,
 }
@@ -93,19 +94,30 @@ impl TreeRows {
         let mut rows = live.collect(&partial.tree, &shape, sums, 0);
         for ((place, group), value) in by_place {
             let same_node = live.row_of_place[place as usize];
-            let location = rows.locations[same_node as usize];
+            let location = *rows.location_mut(same_node as usize);
             rows.push(group, shape.paths[place as usize].0, same_node, location, value);
         }
         Some(rows)
     }
 
-    /// Adds rows as they are.
-    pub fn append(&mut self, columns: RowColumns<'_>) {
-        self.groups.extend_from_slice(columns.groups);
-        self.paths.extend_from_slice(columns.paths);
-        self.parents.extend_from_slice(columns.parents);
-        self.locations.extend_from_slice(columns.locations);
-        self.self_values.extend_from_slice(columns.self_values);
+    /// The rows of a batch, in its own memory where nobody else has it.
+    pub fn of_batch(batch: RecordBatch) -> Self {
+        let (_, columns, _) = batch.into_parts();
+        let mut columns = columns.into_iter();
+        let mut next = || columns.next().expect("a batch of the schema has all columns");
+        Self {
+            groups: into_vec(next(), 1),
+            paths: into_vec(next(), 1),
+            parents: into_vec(next(), 1),
+            locations: into_vec(next(), LOCATION_BYTES),
+            self_values: into_vec(next(), 1),
+        }
+    }
+
+    /// A row's location.
+    #[inline]
+    pub fn location_mut(&mut self, row: usize) -> &mut [u8; LOCATION_BYTES] {
+        &mut self.locations.as_chunks_mut().0[row]
     }
 
     /// Adds a row.
@@ -120,7 +132,7 @@ impl TreeRows {
         self.groups.push(group);
         self.paths.push(path);
         self.parents.push(parent);
-        self.locations.push(location);
+        self.locations.extend_from_slice(&location);
         self.self_values.push(self_value);
     }
 
@@ -131,7 +143,7 @@ impl TreeRows {
 
     /// Moves the rows into a batch.
     pub fn into_batch(self) -> RecordBatch {
-        let locations = Buffer::from_vec(self.locations.into_flattened());
+        let locations = Buffer::from_vec(self.locations);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(self.groups)),
             Arc::new(UInt64Array::from(self.paths)),
@@ -162,6 +174,16 @@ impl<'a> RowColumns<'a> {
     pub fn len(&self) -> usize {
         self.paths.len()
     }
+}
+
+/// A column of so many numbers a row, in its own memory where nobody else has it.
+fn into_vec<T: ArrowNativeType>(column: ArrayRef, numbers: usize) -> Vec<T> {
+    let data = column.to_data();
+    drop(column);
+    let row_bytes = numbers * size_of::<T>();
+    let bytes = data.buffers()[0].slice_with_length(data.offset() * row_bytes, data.len() * row_bytes);
+    drop(data);
+    bytes.into_vec().unwrap_or_else(|shared| shared.typed_data().to_vec())
 }
 
 fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize) -> &[T::Native] {
@@ -206,7 +228,7 @@ impl LiveRows {
             groups: vec![group; self.count],
             paths: self.pick(&shape.paths, |path| path.0),
             parents: self.pick(&shape.parents, parent),
-            locations: self.pick(&shape.locations, location),
+            locations: self.pick(&shape.locations, location).into_flattened(),
             self_values: self.pick(&sums, |sum| sum),
         }
     }
@@ -219,5 +241,31 @@ impl LiveRows {
         let live = column.iter().zip(&self.live).filter(|(_, live)| **live);
         picked.extend(live.map(|(held, _)| value(*held)));
         picked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_become_rows_in_their_own_memory() {
+        let mut rows = TreeRows::default();
+        rows.push(0, 7, NO_PARENT, [1; LOCATION_BYTES], 5);
+        rows.push(0, 8, 0, [2; LOCATION_BYTES], -6);
+        rows.push(1, 9, 1, [3; LOCATION_BYTES], 7);
+        let paths = rows.paths.as_ptr();
+        let batch = rows.into_batch();
+        let (kept, cut) = (batch.clone(), batch.slice(1, 2));
+        for (batch, locations) in [(kept, 1..4_u8), (cut, 2..4)] {
+            let mut copied = TreeRows::of_batch(batch);
+            let found: Vec<_> = (0..copied.len()).map(|row| *copied.location_mut(row)).collect();
+            assert_eq!(found, locations.map(|n| [n; LOCATION_BYTES]).collect::<Vec<_>>());
+            assert_eq!(*copied.self_values.last().unwrap(), 7);
+            assert_ne!(copied.paths.as_ptr(), paths, "somebody else has it");
+        }
+        let taken = TreeRows::of_batch(batch);
+        assert_eq!((taken.paths.as_ptr(), taken.len()), (paths, 3));
+        assert_eq!((taken.groups, taken.parents), (vec![0, 0, 1], vec![NO_PARENT, 0, 1]));
     }
 }

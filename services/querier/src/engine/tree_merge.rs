@@ -49,7 +49,7 @@ impl TreeSums {
     /// Errors: [`Error::Overflow`]; part of the batch has been added then.
     pub fn add(&mut self, batch: RecordBatch) -> Result<(), Error> {
         if let Some(first) = self.first.take() {
-            self.rows.append(RowColumns::of(&first));
+            self.rows = TreeRows::of_batch(first);
         } else if self.rows.len() == 0 {
             self.first = Some(batch);
             return Ok(());
@@ -80,7 +80,7 @@ impl TreeSums {
             }
             let sum = &mut self.rows.self_values[position];
             *sum = checked_add(*sum, columns.self_values[row], &self.profile_type)?;
-            let held = &mut self.rows.locations[position];
+            let held = self.rows.location_mut(position);
             *held = location.min(*held);
         }
         Ok(())

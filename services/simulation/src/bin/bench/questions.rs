@@ -12,7 +12,7 @@ use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::symbols;
 use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants};
 use cambium_model::block::{LogId, Offset};
-use cambium_model::limits::Overrides;
+use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::selector::ProfileQuery;
 use cambium_model::tenant::Tenant;
 use cambium_model::time::TimeRange;
@@ -72,7 +72,9 @@ impl Questions {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let config = symbols::Config::default();
         let symbols = Arc::new(Symbols::new(Arc::clone(&kv), Arc::clone(&clock), &config));
-        let (sender, limits) = watch::channel(Arc::new(Overrides::default()));
+        // Workload W is of another time.
+        let defaults = TenantLimits { retention_secs: 0, ..TenantLimits::default() };
+        let (sender, limits) = watch::channel(Arc::new(Overrides { defaults, ..Overrides::default() }));
         let deps = Deps {
             catalogue: Arc::new(Catalogue::new(Arc::clone(&kv))),
             tenants: Arc::new(Tenants::new(kv, Arc::clone(&clock))),
