@@ -94,6 +94,7 @@ impl From<&DatasetMeta> for wire::Dataset {
             scopes: meta.scopes.clone(),
             labels: meta.labels.iter().map(Into::into).collect(),
             sections: meta.sections.iter().map(Into::into).collect(),
+            deletions_done: meta.deletions_done,
         }
     }
 }
@@ -122,6 +123,7 @@ impl TryFrom<wire::Dataset> for DatasetMeta {
             scopes: dataset.scopes,
             labels: dataset.labels.into_iter().map(Into::into).collect(),
             sections: dataset.sections.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            deletions_done: dataset.deletions_done,
         })
     }
 }
@@ -244,6 +246,7 @@ mod tests {
                 sections: SectionKind::ALL
                     .map(|kind| SectionMeta { kind, offset: 1, length: 2, rows: 3, crc32c: 4 })
                     .to_vec(),
+                deletions_done: 5,
             }],
             sources: vec!["l0/w.cbm".into()],
             part: 1,

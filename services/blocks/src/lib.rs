@@ -24,6 +24,8 @@ pub mod dataset;
 
 pub mod source;
 
+pub mod without;
+
 mod plan;
 
 mod sums;

@@ -98,6 +98,11 @@ impl EncodedDataset {
         &self.meta
     }
 
+    /// Says that the tenant's deletions up to this one have been carried out in it.
+    pub fn note_deletions(&mut self, last: u64) {
+        self.meta.deletions_done = last;
+    }
+
     /// Its length in a block.
     pub fn size_bytes(&self) -> u64 {
         self.sections.iter().map(|section| section.meta.length).sum()
@@ -314,6 +319,7 @@ pub(crate) fn finish_dataset(
         scopes,
         labels: side.labels,
         sections: Vec::new(),
+        deletions_done: 0,
     };
     let mut sections = vec![side.series, encoded.profiles, encoded.samples, encoded.rollup];
     sections.extend(side.stacks.encode(scratch)?);

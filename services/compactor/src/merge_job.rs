@@ -26,7 +26,7 @@ use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 
 use crate::Error;
-use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
+use crate::plan::{Deletions, TOP_LEVEL, is_expired, may_be_retried};
 
 /// A tenant whose merged part has at least so many bytes gets a block of its own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
@@ -51,7 +51,7 @@ pub struct MergeJob {
     /// Tenants' limits: what is too old is left out.
     pub limits: Arc<Overrides>,
     /// What tenants have had deleted.
-    pub deletions: BTreeMap<TenantNumber, Vec<Deletion>>,
+    pub deletions: Arc<Deletions>,
     /// Largest block to make.
     pub block_bytes_max: u64,
     /// Where inputs and outputs are kept meanwhile.
@@ -121,20 +121,24 @@ impl MergeJob {
             }
         }
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
-        let deletions = self.deletions.get(&tenant).map(Vec::as_slice).unwrap_or_default();
+        let recorded = self.deletions.get(&tenant).map(Vec::as_slice).unwrap_or_default();
+        let deletions: Vec<Deletion> = recorded.iter().map(|recorded| recorded.deletion.clone()).collect();
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
-        let whole = Wanted { scopes: None, deletions, keep_ids, compression };
+        let whole = Wanted { scopes: None, deletions: &deletions, keep_ids, compression };
         let sections = inputs.iter().flat_map(|input| &input.meta().sections);
         let bytes: u64 = sections.map(|section| section.length).sum();
-        if bytes <= self.block_bytes_max {
-            return Ok(merge(&inputs, &whole, &scratch)?.into_iter().collect());
-        }
         let mut parts = Vec::new();
-        for scopes in split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max)) {
-            let wanted = Wanted { scopes: Some(&scopes), ..whole.clone() };
-            parts.extend(merge(&inputs, &wanted, &scratch)?);
+        if bytes <= self.block_bytes_max {
+            parts.extend(merge(&inputs, &whole, &scratch)?);
+        } else {
+            for scopes in split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max)) {
+                let wanted = Wanted { scopes: Some(&scopes), ..whole.clone() };
+                parts.extend(merge(&inputs, &wanted, &scratch)?);
+            }
         }
+        let last = recorded.last().map_or(0, |recorded| recorded.id);
+        parts.iter_mut().for_each(|part| part.note_deletions(last));
         Ok(parts)
     }
 

@@ -9,17 +9,21 @@
 //! last profile. What arrives after its window has been merged is merged by itself, and again at the next level.
 //!
 //! Laws: no block is in two jobs; jobs of one name are done one after the other; a block is rewritten at most once on
-//! each level, small ones of level 3 excepted.
+//! each level, small ones of level 3 and those with deleted profiles excepted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cambium_metastore::catalogue::{LogBlocks, OwnedBlocks};
+use cambium_metastore::catalogue::{Everything, LogBlocks, OwnedBlocks};
 use cambium_model::block::{BlockMeta, DatasetMeta};
+use cambium_model::deletion::RecordedDeletion;
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::TenantNumber;
 use cambium_model::time::{DAY_NS, SECOND_NS};
+
+/// What tenants have had deleted.
+pub type Deletions = BTreeMap<TenantNumber, Vec<RecordedDeletion>>;
 
 /// The highest level.
 pub const TOP_LEVEL: u8 = 3;
@@ -64,17 +68,18 @@ pub enum Work {
 }
 
 /// Every job that is due at this time (nanoseconds since the Unix epoch), one for each name.
-pub fn plan(now_ns: i64, limits: &Overrides, logs: &[LogBlocks], merged: &[OwnedBlocks]) -> Vec<Job> {
-    let mut jobs: Vec<Job> = logs.iter().filter_map(|log| flushed(now_ns, log)).collect();
+pub fn plan(now_ns: i64, limits: &Overrides, catalogue: &Everything) -> Vec<Job> {
+    let mut jobs: Vec<Job> = catalogue.logs.iter().filter_map(|log| flushed(now_ns, log)).collect();
     let mut owners: BTreeMap<Option<TenantNumber>, Vec<&OwnedBlocks>> = BTreeMap::new();
-    for owned in merged {
+    for owned in &catalogue.merged {
         owners.entry(owned.tenant).or_default().push(owned);
     }
     for (tenant, days) in owners {
         let name = tenant.map_or_else(|| "shared".to_owned(), |tenant| format!("tenant/{}", tenant.0));
         let job = |(work, inputs)| Job { name: name.clone(), work, inputs };
         let mut due = days.iter().filter_map(|day| expired(now_ns, limits, day));
-        let mut due = due.by_ref().chain(days.iter().filter_map(|day| merge(now_ns, limits, day)));
+        let due = due.by_ref().chain(days.iter().filter_map(|day| merge(now_ns, limits, day)));
+        let mut due = due.chain(days.iter().filter_map(|day| rewrite(&catalogue.deletions, day)));
         jobs.extend(due.next().map(job));
     }
     jobs
@@ -149,6 +154,17 @@ fn merge(now_ns: i64, limits: &Overrides, owned: &OwnedBlocks) -> Option<(Work, 
         let inputs = within_bounds(run.iter().copied(), INPUTS_MAX);
         (is_over && !retried && inputs.len() > 1).then_some((Work::Merge { level: 2 }, inputs))
     })
+}
+
+/// A block that no merge will come by any more and that still has what a tenant has had deleted.
+fn rewrite(deletions: &Deletions, owned: &OwnedBlocks) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
+    let awaits = |dataset: &DatasetMeta| {
+        let recorded = deletions.get(&dataset.tenant.number).into_iter().flatten();
+        recorded.into_iter().any(|recorded| dataset.awaits(recorded))
+    };
+    let top = owned.blocks.iter().filter(|block| block.level == TOP_LEVEL);
+    let mut found = top.filter(|block| block.datasets.iter().any(awaits));
+    found.next().map(|block| (Work::Merge { level: TOP_LEVEL }, vec![Arc::clone(block)]))
 }
 
 /// As many of the first blocks as one job may take; at least one.

@@ -1,6 +1,6 @@
 //! The compactor as a role: looks for work, does it, until told to stop.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::merge_job::MergeJob;
 use crate::metrics::CompactorMetrics;
-use crate::plan::{Job, Work, plan};
+use crate::plan::{Deletions, Job, Work, plan};
 use crate::sweep::{self, GRACE_NS};
 use crate::{Config, Error};
 
@@ -99,16 +99,17 @@ impl Service {
     /// # Errors
     /// The first job's that failed; those before it are done.
     pub async fn work(&mut self) -> Result<usize, Error> {
-        let (logs, merged) = self.deps.catalogue.all().await?;
+        let catalogue = self.deps.catalogue.all().await?;
         let limits = Arc::clone(&self.deps.limits.borrow());
-        let jobs = plan(self.deps.clock.now_ns(), &limits, &logs, &merged);
+        let jobs = plan(self.deps.clock.now_ns(), &limits, &catalogue);
+        let deletions = Arc::new(catalogue.deletions);
         let bytes: u64 = jobs.iter().flat_map(|job| &job.inputs).map(|block| block.size_bytes).sum();
         self.metrics.backlog_jobs.set(jobs.len() as i64);
         self.metrics.backlog_bytes.set(bytes as i64);
         let mut done = 0;
         for job in jobs {
             if let Some(lease) = self.deps.leases.acquire(&job.name).await? {
-                let result = self.under_lease(&lease, &job, &limits).await;
+                let result = self.under_lease(&lease, &job, &limits, &deletions).await;
                 self.deps.leases.release(&lease).await?;
                 done += usize::from(result?);
             }
@@ -118,10 +119,16 @@ impl Service {
     }
 
     /// Does a job while its lease is renewed. Returns whether it was this one's to do.
-    async fn under_lease(&self, lease: &Lease, job: &Job, limits: &Arc<Overrides>) -> Result<bool, Error> {
+    async fn under_lease(
+        &self,
+        lease: &Lease,
+        job: &Job,
+        limits: &Arc<Overrides>,
+        deletions: &Arc<Deletions>,
+    ) -> Result<bool, Error> {
         let began = self.deps.clock.monotonic();
         let result = tokio::select! {
-            result = self.job(lease, job, limits) => result,
+            result = self.job(lease, job, limits, deletions) => result,
             error = self.keep(lease) => Err(error),
         };
         self.metrics.took((self.deps.clock.monotonic() - began).as_secs_f64());
@@ -152,7 +159,13 @@ impl Service {
         }
     }
 
-    async fn job(&self, lease: &Lease, job: &Job, limits: &Arc<Overrides>) -> Result<(), Error> {
+    async fn job(
+        &self,
+        lease: &Lease,
+        job: &Job,
+        limits: &Arc<Overrides>,
+        deletions: &Arc<Deletions>,
+    ) -> Result<(), Error> {
         let now_ns = self.deps.clock.now_ns();
         fail_point!("compact-before-merge");
         let outputs = match job.work {
@@ -164,7 +177,7 @@ impl Service {
                     lease: lease.clone(),
                     now_ns,
                     limits: Arc::clone(limits),
-                    deletions: BTreeMap::new(),
+                    deletions: Arc::clone(deletions),
                     block_bytes_max: self.config.block_bytes_max.0,
                     scratch: self.deps.scratch.clone(),
                 };

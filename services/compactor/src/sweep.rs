@@ -67,9 +67,9 @@ pub async fn orphans(
         }
     }
     // After the listing: whatever was committed meanwhile is seen.
-    let (logs, merged) = catalogue.all().await?;
-    for block in logs.iter().flat_map(|log| &log.blocks).chain(merged.iter().flat_map(|owned| &owned.blocks))
-    {
+    let held = catalogue.all().await?;
+    let flushed = held.logs.iter().flat_map(|log| &log.blocks);
+    for block in flushed.chain(held.merged.iter().flat_map(|owned| &owned.blocks)) {
         old.remove(&block.path);
     }
     for garbage in catalogue.garbage(i64::MAX, usize::MAX).await? {

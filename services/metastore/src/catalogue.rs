@@ -24,12 +24,15 @@ use crate::error::{Error as StoreError, decode, decode_u32};
 use crate::keys::{self, Kind};
 use crate::kv::{self, KvStore, Snapshot, Step, Txn};
 
+mod deletions;
+
 mod replace;
 
 mod view;
 
+pub use deletions::DELETIONS_MAX;
 pub use replace::{Garbage, Replacement};
-pub use view::{CatalogueView, LogBlocks, OwnedBlocks};
+pub use view::{CatalogueView, Everything, LogBlocks, OwnedBlocks};
 
 /// Why the catalogue refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,9 @@ pub enum Error {
         /// The first that is missing.
         path: String,
     },
+    /// The tenant has as many deletions as it may have.
+    #[error("the tenant has {DELETIONS_MAX} deletions already: delete by fewer selectors")]
+    TooManyDeletions,
     /// Somebody else holds the lease under which this was done.
     #[error("the lease on {job} with fence {fence} is lost")]
     LeaseLost {
@@ -91,6 +97,7 @@ impl HasKind for Error {
             Self::Store(error) => error.kind(),
             // The log's new owner will take the work.
             Self::Fenced { .. } | Self::BlockGone { .. } | Self::LeaseLost { .. } => error::Kind::Unavailable,
+            Self::TooManyDeletions => error::Kind::Unprocessable,
             Self::OutOfOrder { .. } | Self::UnknownLog { .. } => error::Kind::Internal,
         }
     }

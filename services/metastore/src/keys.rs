@@ -20,6 +20,8 @@
 //! | `P`    | partition [4], log [4]                        | `LogState`                   |
 //! | `T`    | the tenant's name                             | `TenantRecord`               |
 //! | `U`    |                                               | next tenant number, u32      |
+//! | `W`    | tenant [4]                                    | the last deletion's number, u64 |
+//! | `X`    | tenant [4], number [8]                        | `DeletionRecord`             |
 //!
 //! Messages are `cambium.metastore.v1`; a bare u32 is four bytes, a bare u64 eight, big endian. A merged block's owner is
 //! its tenant, or 0 where it holds several tenants'; its day, since the epoch, is that of its last profile.
@@ -65,6 +67,10 @@ pub enum Kind {
     Tenant = b'T',
     /// The number that the next tenant gets.
     NextTenantNumber = b'U',
+    /// The number of a tenant's last deletion.
+    LastDeletion = b'W',
+    /// What a tenant has had deleted.
+    Deletion = b'X',
 }
 
 impl fmt::Display for Kind {
@@ -84,6 +90,8 @@ impl fmt::Display for Kind {
             Self::LogState => "log state",
             Self::Tenant => "tenant",
             Self::NextTenantNumber => "next tenant number",
+            Self::LastDeletion => "number of the last deletion",
+            Self::Deletion => "deletion",
         })
     }
 }
@@ -245,6 +253,30 @@ pub(crate) fn log_of(key: &Key) -> Option<LogId> {
     Some(LogId { partition, log: u32::from_be_bytes([l0, l1, l2, l3]) })
 }
 
+pub(crate) fn last_deletion(tenant: TenantNumber) -> Key {
+    key(Kind::LastDeletion, &[&tenant.0.to_be_bytes()])
+}
+
+pub(crate) fn deletion(tenant: TenantNumber, id: u64) -> Key {
+    key(Kind::Deletion, &[&tenant.0.to_be_bytes(), &id.to_be_bytes()])
+}
+
+/// A tenant's deletions, in the order of their numbers.
+pub(crate) fn deletions(tenant: TenantNumber) -> KeyRange {
+    KeyRange::prefix(key(Kind::Deletion, &[&tenant.0.to_be_bytes()]).as_bytes())
+}
+
+/// All tenants' deletions.
+pub(crate) fn all_deletions() -> KeyRange {
+    all(Kind::Deletion)
+}
+
+/// The tenant and the number that a key of [`deletions`] names; `None` for a key of another shape.
+pub(crate) fn deletion_of(key: &Key) -> Option<(TenantNumber, u64)> {
+    let (tenant, id) = key.as_bytes().get(1..)?.split_first_chunk()?;
+    Some((TenantNumber(u32::from_be_bytes(*tenant)), u64::from_be_bytes(id.try_into().ok()?)))
+}
+
 pub(crate) fn tenant(id: &TenantId) -> Key {
     key(Kind::Tenant, &[id.as_str().as_bytes()])
 }
@@ -268,7 +300,7 @@ mod tests {
         let named = LocationId::named(7, 9);
         let build = BuildRef([1, 2, 3, 4, 5, 6, 7]);
         let place = OwnerDay { owner: TenantNumber(5), day: 0x0102 };
-        let cases: [(Key, &[u8]); 13] = [
+        let cases: [(Key, &[u8]); 15] = [
             (token(&[b'h'; 32]), b"Ahhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh"),
             (block(log, Offset(4)), b"B\0\0\0\x01\0\0\x02\x03\0\0\0\0\0\0\0\x04"),
             (partition_count(), b"C"),
@@ -282,6 +314,8 @@ mod tests {
             (log_state(log), b"P\0\0\0\x01\0\0\x02\x03"),
             (tenant(&id), b"Tteam-a"),
             (next_tenant_number(), b"U"),
+            (last_deletion(TenantNumber(5)), b"W\0\0\0\x05"),
+            (deletion(TenantNumber(5), 6), b"X\0\0\0\x05\0\0\0\0\0\0\0\x06"),
         ];
         for (key, expected) in cases {
             assert_eq!(key.as_bytes(), expected);
@@ -289,6 +323,7 @@ mod tests {
         assert_eq!(log_of(&log_state(log)), Some(log));
         assert_eq!(log_of(&partition_count()), None);
         assert_eq!(owner_day(&merged_version(place)), Some(place));
+        assert_eq!(deletion_of(&deletion(TenantNumber(5), 6)), Some((TenantNumber(5), 6)));
         assert_eq!(garbage_of(&garbage(258, "v1/x")), Some((258, "v1/x".to_owned())));
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use crate::deletion::{Deletion, RecordedDeletion};
 use crate::profile_type::ProfileType;
+use crate::selector::{Matcher, Selector};
 use crate::tenant::Tenant;
 use crate::time::TimeRange;
 
@@ -109,6 +111,16 @@ pub struct LabelSummary {
     pub values: Vec<String>,
 }
 
+impl LabelSummary {
+    /// Whether a series can have a value of this label that matches.
+    fn may_hold(&self, matcher: &Matcher) -> bool {
+        let unlisted = self.values.is_empty();
+        unlisted
+            || (!self.on_every_series && matcher.matches(""))
+            || self.values.iter().any(|value| matcher.matches(value))
+    }
+}
+
 /// How many values of a label a summary lists.
 pub const LABEL_VALUES_LISTED_MAX: usize = 256;
 
@@ -138,12 +150,31 @@ pub struct DatasetMeta {
     pub labels: Vec<LabelSummary>,
     /// The sections, in the order of their offsets.
     pub sections: Vec<SectionMeta>,
+    /// The tenant's last deletion that has been carried out in it; 0 for none.
+    pub deletions_done: u64,
 }
 
 impl DatasetMeta {
     /// Whether a profile of this dataset can lie in the range.
     pub fn touches(&self, range: TimeRange) -> bool {
         range.touches(self.first_ns, self.last_ns)
+    }
+
+    /// Whether a series of this dataset can match the selector.
+    pub fn may_select(&self, selector: &Selector) -> bool {
+        selector.matchers.iter().all(|matcher| {
+            match self.labels.iter().find(|summary| summary.name == matcher.name) {
+                // No series has the label, so every series has its empty value.
+                None => matcher.matches(""),
+                Some(summary) => summary.may_hold(matcher),
+            }
+        })
+    }
+
+    /// Whether the deletion may concern profiles that this dataset still has.
+    pub fn awaits(&self, recorded: &RecordedDeletion) -> bool {
+        let Deletion { selector, range } = &recorded.deletion;
+        recorded.id > self.deletions_done && self.touches(*range) && self.may_select(selector)
     }
 
     /// A section, if the dataset has it.

@@ -1,4 +1,4 @@
-//! What a tenant has had deleted.
+//! What tenants have had deleted.
 
 use crate::selector::Selector;
 use crate::time::TimeRange;
@@ -10,4 +10,15 @@ pub struct Deletion {
     pub selector: Selector,
     /// Which of their profiles, by time.
     pub range: TimeRange,
+}
+
+/// A deletion as it was asked for: it counts for queries at once, for blocks when they are next rewritten.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedDeletion {
+    /// 1, 2, 3, … of its tenant.
+    pub id: u64,
+    /// What is to be gone.
+    pub deletion: Deletion,
+    /// When it was asked for, nanoseconds since the Unix epoch.
+    pub created_ns: i64,
 }

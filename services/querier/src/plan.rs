@@ -2,8 +2,7 @@
 //!
 //! Law: a block is left out only when none of its profiles can be part of the answer.
 
-use cambium_model::block::{BlockMeta, DatasetMeta, LabelSummary};
-use cambium_model::selector::{Matcher, Selector};
+use cambium_model::block::{BlockMeta, DatasetMeta};
 use cambium_model::tenant::Tenant;
 use cambium_model::time::TimeRange;
 
@@ -25,29 +24,12 @@ pub(crate) fn wanted(
 
 fn may_match(dataset: &DatasetMeta, wanted: &SeriesMatch) -> bool {
     let has_type = wanted.profile_type.as_ref().is_none_or(|named| dataset.types.contains(named));
-    has_type && may_select(dataset, &wanted.selector)
-}
-
-fn may_select(dataset: &DatasetMeta, selector: &Selector) -> bool {
-    selector.matchers.iter().all(|matcher| {
-        let summary = dataset.labels.iter().find(|summary| summary.name == matcher.name);
-        match summary {
-            // No series has the label, so every series has its empty value.
-            None => matcher.matches(""),
-            Some(summary) => may_hold(summary, matcher),
-        }
-    })
-}
-
-fn may_hold(summary: &LabelSummary, matcher: &Matcher) -> bool {
-    let unlisted = summary.values.is_empty();
-    unlisted
-        || (!summary.on_every_series && matcher.matches(""))
-        || summary.values.iter().any(|value| matcher.matches(value))
+    has_type && dataset.may_select(&wanted.selector)
 }
 
 #[cfg(test)]
 mod tests {
+    use cambium_model::block::LabelSummary;
     use cambium_model::tenant::{TenantId, TenantNumber};
 
     use super::*;
@@ -78,6 +60,7 @@ mod tests {
                 label("service", &["api", "web"], true),
             ],
             sections: Vec::new(),
+            deletions_done: 0,
         };
         BlockMeta {
             path: "block".to_owned(),

@@ -39,6 +39,7 @@ use listener::Deadlines;
 use crate::Config;
 use crate::admin;
 use crate::config::Auth;
+use crate::deletions;
 use crate::self_profile::SelfProfiler;
 
 /// What the doors lead to.
@@ -104,6 +105,7 @@ pub fn public_router(doors: &Doors) -> Router {
     let of_tenants = cambium_distributor::http::router(doors.distributor.clone())
         .merge(cambium_querier::api::router(doors.querier.clone()))
         .merge(admin::status_router(doors))
+        .merge(deletions::router(doors))
         .merge(grpc.of_tenants)
         .layer(middleware::from_fn_with_state(authenticator, tenancy::identify));
     let operate =
@@ -142,6 +144,7 @@ async fn openapi() -> impl IntoResponse {
     let mut all = cambium_querier::api::openapi();
     all.merge(cambium_distributor::http::openapi());
     all.merge(admin::openapi());
+    all.merge(deletions::openapi());
     all.info = utoipa::openapi::InfoBuilder::new()
         .title("Cambium")
         .version(env!("CARGO_PKG_VERSION"))

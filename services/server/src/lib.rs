@@ -19,6 +19,8 @@ pub mod http;
 
 pub mod admin;
 
+pub mod deletions;
+
 pub mod self_profile;
 
 pub mod crash;

@@ -76,6 +76,15 @@ impl Client {
         request.send(body).map(Answer::read)
     }
 
+    /// `DELETE path`.
+    pub fn delete(&self, path: &str) -> Result<Answer, ureq::Error> {
+        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        request.call().map(Answer::read)
+    }
+
     /// Pushes a pprof under these labels.
     pub fn push(&self, labels: &str, more: &[(&str, &str)], pprof: &[u8]) -> Result<Answer, ureq::Error> {
         let parameters: Vec<(&str, &str)> = [("labels", labels)].iter().chain(more).copied().collect();

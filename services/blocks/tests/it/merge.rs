@@ -88,7 +88,12 @@ proptest! {
 
     #[test]
     fn merging_in_steps_is_merging_at_once(seed in any::<u64>(), keep_ids in any::<bool>()) {
-        let profiles = random_profiles(seed, &Shape::default());
+        let mut profiles = random_profiles(seed, &Shape::default());
+        if !keep_ids {
+            // Two of one series and instant are ordered by their ids, and those are gone after the first step.
+            let mut seen = BTreeSet::new();
+            profiles.retain(|profile| seen.insert((profile.labels.clone(), profile.time_ns)));
+        }
         let inputs = inputs(&profiles, 4, |index| index);
         let wanted = Wanted { keep_ids, ..everything() };
         let like = block(&[dataset(&profiles)], 0, Compression::Hot).meta;

@@ -26,6 +26,7 @@ fn dataset(number: u32, first_ns: i64, last_ns: i64) -> DatasetMeta {
         scopes: Vec::new(),
         labels: Vec::new(),
         sections: Vec::new(),
+        deletions_done: 0,
     }
 }
 
@@ -78,20 +79,19 @@ impl World {
         self.log.push(Arc::new(block(0, self.flush_bytes, &format!("flushed-{}", self.made), datasets)));
     }
 
-    fn view(&self) -> (Vec<LogBlocks>, Vec<OwnedBlocks>) {
+    fn view(&self) -> Everything {
         let log = LogId { partition: Partition(0), log: 0 };
         let logs = vec![LogBlocks { log, next: Offset(9), blocks: self.log.clone() }];
         let owned = |((tenant, day), blocks): (&(Option<TenantNumber>, u32), &Vec<Arc<BlockMeta>>)| {
             OwnedBlocks { tenant: *tenant, day: *day, blocks: blocks.clone() }
         };
-        (logs, self.merged.iter().map(owned).collect())
+        Everything { logs, merged: self.merged.iter().map(owned).collect(), deletions: Deletions::new() }
     }
 
     /// Does everything that is due.
     fn compact(&mut self, minute: i64) {
         loop {
-            let (logs, merged) = self.view();
-            let jobs = plan(START_NS + minute * MINUTE_NS, &self.limits, &logs, &merged);
+            let jobs = plan(START_NS + minute * MINUTE_NS, &self.limits, &self.view());
             if jobs.is_empty() {
                 return;
             }
@@ -278,8 +278,9 @@ fn what_nobody_wants_any_more_goes() {
 
 #[test]
 fn nothing_is_due_where_nothing_is() {
-    assert_eq!(plan(START_NS, &Overrides::default(), &[], &[]), []);
+    assert_eq!(plan(START_NS, &Overrides::default(), &Everything::default()), []);
     let log =
         LogBlocks { log: LogId { partition: Partition(0), log: 0 }, next: Offset(0), blocks: Vec::new() };
-    assert_eq!(plan(START_NS, &Overrides::default(), &[log], &[]), []);
+    let catalogue = Everything { logs: vec![log], ..Everything::default() };
+    assert_eq!(plan(START_NS, &Overrides::default(), &catalogue), []);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cambium_blocks::testing::PutFault;
+use cambium_metastore::catalogue::Everything;
 use cambium_metastore::kv::testing::Fault;
 use cambium_model::limits::TenantLimits;
 use cambium_model::tenant::TenantNumber;
@@ -15,6 +16,8 @@ use crate::world::{LOG, World};
 enum Action {
     /// Flush profiles of these tenants.
     Flush { seed: u64, tenants: Vec<u32> },
+    /// A tenant has a service's profiles of the time before deleted.
+    Delete { tenant: u32, service: u64 },
     /// So many minutes pass.
     Pass { minutes: u64 },
     /// A compactor works, while the catalogue and the bucket fail in these ways.
@@ -40,6 +43,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => (any::<u64>(), prop::sample::subsequence(vec![1, 2, 3], 1..=3))
             .prop_map(|(seed, tenants)| Action::Flush { seed, tenants }),
+        1 => (1..4_u32, 0..3_u64).prop_map(|(tenant, service)| Action::Delete { tenant, service }),
         3 => prop_oneof![1..20_u64, 100..200_u64, 1_400..3_000_u64].prop_map(|minutes| Action::Pass { minutes }),
         4 => (0..2_usize, prop::collection::vec(fault, 0..6), put)
             .prop_map(|(which, commits, puts)| Action::Work { which, commits, puts }),
@@ -55,6 +59,10 @@ async fn live(actions: Vec<Action>) {
     for action in actions {
         match action {
             Action::Flush { seed, tenants } => world.flush(seed, &tenants).await,
+            Action::Delete { tenant, service } => {
+                world.delete(tenant, &format!(r#"{{service_name="service-{service}"}}"#)).await;
+                world.check().await;
+            }
             Action::Pass { minutes } => world.minutes(minutes),
             Action::Work { which, commits, puts } => {
                 world.kv.inject(commits);
@@ -81,9 +89,10 @@ async fn live(actions: Vec<Action>) {
     world.minutes(2 * 1_440);
     settle(&world, &mut compactors[0]).await;
     world.check().await;
-    let (logs, merged) = world.catalogue.all().await.unwrap();
+    let Everything { logs, merged, .. } = world.catalogue.all().await.unwrap();
     assert!(logs.iter().all(|log| log.blocks.is_empty()));
     assert!(merged.iter().flat_map(|owned| &owned.blocks).all(|block| block.level == 3));
+    world.check_erased(&merged).await;
     for owned in &merged {
         assert_eq!(owned.blocks.len(), 1, "one block of an owner's day: {:?}", owned.tenant);
     }

@@ -7,19 +7,23 @@ use std::time::Duration;
 use cambium_blocks::cache::Cache;
 use cambium_blocks::source::{Pick, TreeScan};
 use cambium_blocks::testing::{DatasetBuilder, FaultyStore, Shape, random_profiles, tenant};
+use cambium_blocks::without::Without;
 use cambium_blocks::writer::{Compression, encode, put};
 use cambium_blocks::{BlockSource, Source};
 use cambium_compactor::{Config, Deps, Service};
-use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::catalogue::{FlushCommit, OwnedBlocks};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::kv::testing::FaultyStore as FaultyKv;
 use cambium_metastore::{Catalogue, Leases};
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset, Partition};
+use cambium_model::deletion::Deletion;
 use cambium_model::labels::Labels;
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::profile::Profile;
 use cambium_model::profile_type::ProfileType;
+use cambium_model::selector::Selector;
 use cambium_model::stacktrace::PathHash;
+use cambium_model::tenant::TenantNumber;
 use cambium_model::time::{DAY_NS, SECOND_NS, TimeRange};
 use cambium_runtime::clock::{Clock, MockClock};
 use cambium_runtime::metrics::Metrics;
@@ -45,8 +49,9 @@ pub struct World {
     scratch: tempfile::TempDir,
     epoch: u64,
     next: u64,
-    /// What was pushed, by tenant.
+    /// What was pushed and not deleted, by tenant.
     pub pushed: BTreeMap<u32, Vec<Profile>>,
+    deleted: Vec<(u32, Deletion)>,
 }
 
 impl World {
@@ -64,6 +69,7 @@ impl World {
             epoch,
             next: 0,
             pushed: BTreeMap::new(),
+            deleted: Vec::new(),
         }
     }
 
@@ -104,12 +110,42 @@ impl World {
             datasets.push(builder.finish());
             self.pushed.entry(*number).or_default().extend(profiles);
         }
+        self.forget_deleted();
         let range = LogRange { log: LOG, first: Offset(self.next), next: Offset(self.next + 1) };
         self.next += 1;
         let block = encode(&datasets, range, self.epoch, 0, Compression::Hot).unwrap();
         put(&self.store, &block).await.unwrap();
         let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
         self.catalogue.commit_flush(&commit).await.unwrap();
+    }
+
+    /// Has these series' profiles of the time before deleted.
+    pub async fn delete(&mut self, number: u32, selector: &str) {
+        let now_ns = self.clock.now_ns();
+        let selector: Selector = selector.parse().unwrap();
+        let deletion = Deletion { selector, range: TimeRange::new(i64::MIN, now_ns) };
+        self.catalogue.delete(TenantNumber(number), &deletion, now_ns).await.unwrap();
+        self.deleted.push((number, deletion));
+        self.forget_deleted();
+    }
+
+    /// What comes late into a range that was deleted is deleted too.
+    fn forget_deleted(&mut self) {
+        for (number, Deletion { selector, range }) in &self.deleted {
+            let of_tenant = self.pushed.entry(*number).or_default();
+            of_tenant
+                .retain(|profile| !range.contains(profile.time_ns) || !selector.matches(&profile.labels));
+        }
+    }
+
+    /// Checks that what was deleted is not even in the blocks any more.
+    pub async fn check_erased(&self, merged: &[OwnedBlocks]) {
+        for dataset in merged.iter().flat_map(|owned| &owned.blocks).flat_map(|block| &block.datasets) {
+            let number = dataset.tenant.number.0;
+            let deletions = self.catalogue.view(&tenant(number), TimeRange::ALL).await.unwrap().deletions;
+            assert!(!deletions.iter().any(|recorded| dataset.awaits(recorded)), "tenant {number}");
+        }
+        self.look(false).await;
     }
 
     /// The tenant's blocks.
@@ -122,17 +158,26 @@ impl World {
         self.store.list(None).try_collect::<Vec<_>>().await.unwrap().len()
     }
 
-    /// Checks that a query of each tenant would see what was pushed, and each of it once.
+    /// Checks that a query of each tenant would see what was pushed and not deleted, and each of it once.
     pub async fn check(&self) {
+        self.look(true).await;
+    }
+
+    async fn look(&self, apply_deletions: bool) {
         for (number, profiles) in &self.pushed {
             let mut builder = DatasetBuilder::new(tenant(*number));
             profiles.iter().for_each(|profile| builder.push(profile));
             let expected: Vec<Arc<dyn Source>> = vec![Arc::new(builder.finish())];
             let mut sources: Vec<Arc<dyn Source>> = Vec::new();
-            for block in self.blocks(*number).await {
+            let view = self.catalogue.view(&tenant(*number), TimeRange::ALL).await.unwrap();
+            for block in view.blocks {
                 let index = block.datasets.iter().position(|d| d.tenant.number.0 == *number).unwrap();
                 let (store, cache) = (Arc::new(self.store.clone()), Arc::new(Cache::new(1 << 20)));
-                sources.push(Arc::new(BlockSource::new(store, cache, block, index)));
+                let awaited = view.deletions.iter().filter(|recorded| block.datasets[index].awaits(recorded));
+                let awaited: Vec<Deletion> = awaited.map(|recorded| recorded.deletion.clone()).collect();
+                let source: Arc<dyn Source> = Arc::new(BlockSource::new(store, cache, block, index));
+                let awaited = if apply_deletions { awaited } else { Vec::new() };
+                sources.push(Arc::new(Without::new(source, awaited)));
             }
             let (rows, sums) = seen(&sources).await;
             let (expected_rows, expected_sums) = seen(&expected).await;

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use cambium_model::block::{DatasetMeta, Partition};
+use cambium_model::deletion::{Deletion, RecordedDeletion};
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
 use cambium_model::time::TimeRange;
 use cambium_runtime::clock::MockClock;
@@ -33,6 +34,7 @@ fn dataset(number: u32, times: Range<i64>) -> DatasetMeta {
         scopes: Vec::new(),
         labels: Vec::new(),
         sections: Vec::new(),
+        deletions_done: 0,
     }
 }
 
@@ -327,8 +329,46 @@ async fn blocks_may_go_without_any_coming() {
         catalogue.replace(&replacement(&outputs, Vec::new(), &lease)).await.unwrap();
         assert_eq!(paths(&catalogue, 1, TimeRange::ALL).await, Vec::<String>::new());
     }
-    let (logs, merged) = catalogue.all().await.unwrap();
+    let Everything { logs, merged, .. } = catalogue.all().await.unwrap();
     assert_eq!((logs.len(), logs[0].next, logs[0].blocks.len(), merged.len()), (1, Offset(6), 0, 0));
+}
+
+#[tokio::test]
+async fn deletions_are_seen_with_the_blocks_and_numbered_for_ever() {
+    for fault in [Fault::Pass, Fault::UndeterminedCommitted, Fault::UndeterminedLost] {
+        let store = store();
+        let catalogue = catalogue(&store);
+        let deletion = |pod: &str| Deletion {
+            selector: format!(r#"{{pod=~"{pod}.*",zone!=""}}"#).parse().unwrap(),
+            range: TimeRange::new(5, 9),
+        };
+        store.inject([fault]);
+        assert_eq!(catalogue.delete(TenantNumber(1), &deletion("a"), 7).await.unwrap(), 1, "{fault:?}");
+        assert_eq!(catalogue.delete(TenantNumber(1), &deletion("b"), 8).await.unwrap(), 2);
+        assert_eq!(catalogue.delete(TenantNumber(2), &deletion("a"), 9).await.unwrap(), 1);
+        let first = RecordedDeletion { id: 1, deletion: deletion("a"), created_ns: 7 };
+        let second = RecordedDeletion { id: 2, deletion: deletion("b"), created_ns: 8 };
+        let view = catalogue.view(&tenant(1), TimeRange::ALL).await.unwrap();
+        assert_eq!(view.deletions, [first, second.clone()]);
+        assert_eq!(catalogue.view(&tenant(3), TimeRange::ALL).await.unwrap().deletions, []);
+        assert_eq!(catalogue.all().await.unwrap().deletions.len(), 2);
+        catalogue.forget_deletion(TenantNumber(1), 1).await.unwrap();
+        catalogue.forget_deletion(TenantNumber(1), 2).await.unwrap();
+        assert_eq!(catalogue.view(&tenant(1), TimeRange::ALL).await.unwrap().deletions, []);
+        assert_eq!(catalogue.delete(TenantNumber(1), &second.deletion, 9).await.unwrap(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_has_only_so_many_deletions() {
+    let catalogue = catalogue(&store());
+    let deletion = Deletion { selector: "{}".parse().unwrap(), range: TimeRange::ALL };
+    for created_ns in 0..DELETIONS_MAX as i64 {
+        catalogue.delete(TenantNumber(1), &deletion, created_ns).await.unwrap();
+    }
+    let error = catalogue.delete(TenantNumber(1), &deletion, -1).await.unwrap_err();
+    assert_eq!(error.kind(), error::Kind::Unprocessable);
+    catalogue.delete(TenantNumber(2), &deletion, -1).await.unwrap();
 }
 
 /// One step of the property below.

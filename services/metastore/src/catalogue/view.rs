@@ -1,10 +1,11 @@
 //! Reading the catalogue: every view is of one snapshot, and reads only what has changed since the last one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cambium_model::block::{BlockMeta, LogId, Offset};
+use cambium_model::deletion::RecordedDeletion;
 use cambium_model::tenant::{Tenant, TenantNumber};
 use cambium_model::time::TimeRange;
 use cambium_proto::wire::metastore as stored;
@@ -25,6 +26,19 @@ pub struct CatalogueView {
     pub blocks: Vec<Arc<BlockMeta>>,
     /// Every log, with the first offset that is in no block: from there on, its holder answers.
     pub committed: Vec<(LogId, Offset)>,
+    /// What of all that, heads included, does not count any more.
+    pub deletions: Vec<RecordedDeletion>,
+}
+
+/// All of the catalogue, as of one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Everything {
+    /// Blocks of level 0, by log.
+    pub logs: Vec<LogBlocks>,
+    /// Merged blocks, by owner and day.
+    pub merged: Vec<OwnedBlocks>,
+    /// What tenants have had deleted, in the order of the deletions' numbers.
+    pub deletions: BTreeMap<TenantNumber, Vec<RecordedDeletion>>,
 }
 
 /// A log's blocks of level 0.
@@ -98,7 +112,8 @@ impl Catalogue {
         let committed = logs.iter().map(|log| (log.log, log.next)).collect();
         blocks.extend(logs.into_iter().flat_map(|log| log.blocks));
         blocks.retain(|block| block.dataset(tenant).is_some_and(|dataset| dataset.touches(range)));
-        Ok(CatalogueView { blocks, committed })
+        let deletions = super::deletions::of(&*snapshot, tenant.number).await?;
+        Ok(CatalogueView { blocks, committed, deletions })
     }
 
     /// Every tenant's blocks that hold records of this log and a profile of this time or later. Its owner reads from
@@ -120,8 +135,8 @@ impl Catalogue {
         Ok(blocks)
     }
 
-    /// All blocks, as of one instant: those of level 0 by log, merged ones by owner and day.
-    pub async fn all(&self) -> Result<(Vec<LogBlocks>, Vec<OwnedBlocks>), Error> {
+    /// Everything, as of one instant.
+    pub async fn all(&self) -> Result<Everything, Error> {
         let snapshot = self.store.snapshot().await?;
         let logs = self.read.logs(&*snapshot).await?;
         let versions = kv::scan_all(&*snapshot, keys::all_merged_versions()).await?;
@@ -133,7 +148,7 @@ impl Catalogue {
                 merged.push(OwnedBlocks { tenant, day: place.day, blocks: blocks.to_vec() });
             }
         }
-        Ok((logs, merged))
+        Ok(Everything { logs, merged, deletions: super::deletions::all(&*snapshot).await? })
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use cambium_blocks::source::ScanStats;
+use cambium_blocks::without::Without;
 use cambium_blocks::{BlockSource, Source};
 use cambium_metastore::catalogue::CatalogueView;
+use cambium_model::deletion::Deletion;
 use cambium_model::tenant::Tenant;
 use cambium_model::time::TimeRange;
 
@@ -75,11 +77,24 @@ impl Sources {
             }
             let store = Arc::clone(&deps.store);
             let source = BlockSource::new(store, Arc::clone(&deps.cache), Arc::clone(block), index);
-            sources.push(Arc::new(source), Some((dataset.first_ns, dataset.last_ns)));
+            let awaited = view.deletions.iter().filter(|recorded| dataset.awaits(recorded));
+            let awaited: Vec<Deletion> = awaited.map(|recorded| recorded.deletion.clone()).collect();
+            if awaited.is_empty() {
+                sources.push(Arc::new(source), Some((dataset.first_ns, dataset.last_ns)));
+            } else {
+                // Its span may be that of profiles that are gone.
+                sources.push(Arc::new(Without::new(Arc::new(source), awaited)), None);
+            }
             sources.blocks += 1;
         }
+        let touching = view.deletions.iter().filter(|recorded| overlap(recorded.deletion.range, range));
+        let touching: Vec<Deletion> = touching.map(|recorded| recorded.deletion.clone()).collect();
         for head in heads {
-            sources.push(head, None);
+            if touching.is_empty() {
+                sources.push(head, None);
+            } else {
+                sources.push(Arc::new(Without::new(head, touching.clone())), None);
+            }
             sources.heads += 1;
         }
         sources
@@ -103,6 +118,10 @@ impl Sources {
         }
         stats
     }
+}
+
+fn overlap(a: TimeRange, b: TimeRange) -> bool {
+    a.start_ns < b.end_ns && b.start_ns < a.end_ns
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ mod golden;
 
 mod compaction;
 
+mod deletion;
+
 mod durability;
 
 mod bad_input;

@@ -38,6 +38,9 @@ pub fn endpoints(client: &Client) -> Vec<(String, String)> {
 pub fn answers(client: &Client, now_ns: i64) -> Answers {
     let mut found = Answers::new();
     for (method, path) in endpoints(client) {
+        if path.starts_with("/api/v1/deletions") && method != "GET" {
+            continue; // changes what others are asked about; the test of deletions has two tenants
+        }
         for asked in ways(&path, now_ns) {
             let parameters: Vec<(&str, &str)> =
                 asked.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -102,7 +105,10 @@ fn ways(path: &str, now_ns: i64) -> Vec<Asked> {
             })
             .into(),
         "/api/v1/sql" => statements(&json!(start), &json!(end)),
-        "/api/v1/status/limits" | "/api/v1/status/buildinfo" | "/api/v1/status/config" => {
+        "/api/v1/deletions"
+        | "/api/v1/status/limits"
+        | "/api/v1/status/buildinfo"
+        | "/api/v1/status/config" => {
             vec![Asked::default()]
         }
         new => panic!("{new} is new: teach this test how to ask it"),

@@ -1,0 +1,184 @@
+//! A source as if some of its profiles had never been: what queries see of deleted profiles until they are gone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cambium_model::deletion::Deletion;
+use cambium_model::profile::SampleLabels;
+use cambium_model::time::TimeRange;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use crate::series_table::{RowSet, SeriesTable};
+use crate::source::{Pick, Profiles, SampleScan, Samples, ScanStats, TreeScan};
+use crate::tree::{PartialTree, Tree};
+use crate::{Error, Source};
+
+/// A source without what was deleted. Series, stacks and label sets are still those of the source.
+pub struct Without {
+    inner: Arc<dyn Source>,
+    deletions: Vec<Deletion>,
+}
+
+/// Times of deleted profiles, by row.
+type Erased = BTreeMap<u32, Vec<TimeRange>>;
+
+impl Without {
+    /// `inner` without these profiles.
+    pub fn new(inner: Arc<dyn Source>, deletions: Vec<Deletion>) -> Self {
+        Self { inner, deletions }
+    }
+
+    fn erased(&self, table: &SeriesTable) -> Erased {
+        let mut erased = Erased::new();
+        for deletion in &self.deletions {
+            for row in table.select(None, &deletion.selector).into_iter().flatten() {
+                erased.entry(row).or_default().push(deletion.range);
+            }
+        }
+        erased
+    }
+}
+
+impl fmt::Debug for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Without").field("inner", &self.inner).field("deletions", &self.deletions).finish()
+    }
+}
+
+fn is_erased(erased: &Erased, row: u32, time_ns: i64) -> bool {
+    erased.get(&row).is_some_and(|ranges| ranges.iter().any(|range| range.contains(time_ns)))
+}
+
+/// What is left of a range without others.
+fn left(range: TimeRange, without: &[TimeRange]) -> Vec<TimeRange> {
+    let mut left = vec![range];
+    for hole in without {
+        left = left
+            .iter()
+            .flat_map(|range| {
+                let before = TimeRange { end_ns: range.end_ns.min(hole.start_ns), ..*range };
+                let after = TimeRange { start_ns: range.start_ns.max(hole.end_ns), ..*range };
+                [before, after]
+            })
+            .filter(|range| range.start_ns < range.end_ns)
+            .collect();
+    }
+    left.sort_unstable_by_key(|range| range.start_ns);
+    left
+}
+
+/// The scan in parts that touch nothing deleted.
+fn parts(scan: &TreeScan, erased: &Erased) -> Vec<TreeScan> {
+    let mut parts: Vec<(Vec<TimeRange>, RowSet, Vec<u32>)> = Vec::new();
+    for (position, row) in scan.rows.iter().cloned().flatten().enumerate() {
+        let ranges = left(scan.range, erased.get(&row).map(Vec::as_slice).unwrap_or_default());
+        let part = match parts.iter().position(|(held, ..)| *held == ranges) {
+            Some(part) => &mut parts[part],
+            None => {
+                parts.push((ranges, RowSet::new(), Vec::new()));
+                parts.last_mut().expect("just pushed")
+            }
+        };
+        match part.1.last_mut() {
+            Some(run) if run.end == row => run.end += 1,
+            _ => part.1.push(row..row + 1),
+        }
+        if let Pick::Mean(counts) = &scan.pick {
+            part.2.push(counts[position]);
+        }
+    }
+    let scans = |(ranges, rows, counts): (Vec<TimeRange>, RowSet, Vec<u32>)| {
+        let pick = if matches!(scan.pick, Pick::Mean(_)) { Pick::Mean(counts) } else { Pick::Sum };
+        ranges.into_iter().map(move |range| TreeScan { rows: rows.clone(), range, pick: pick.clone() })
+    };
+    parts.into_iter().flat_map(scans).collect()
+}
+
+#[async_trait]
+impl Source for Without {
+    async fn series(&self) -> Result<Arc<SeriesTable>, Error> {
+        self.inner.series().await
+    }
+
+    async fn profiles(&self, rows: &RowSet, range: TimeRange) -> Result<Profiles, Error> {
+        let erased = self.erased(&*self.inner.series().await?);
+        let mut all = self.inner.profiles(rows, range).await?;
+        let kept: Vec<bool> =
+            all.series.iter().zip(&all.time_ns).map(|(row, time)| !is_erased(&erased, *row, *time)).collect();
+        keep(&mut all.series, &kept);
+        keep(&mut all.time_ns, &kept);
+        keep(&mut all.duration_ns, &kept);
+        keep(&mut all.period, &kept);
+        keep(&mut all.total, &kept);
+        keep(&mut all.samples, &kept);
+        keep(&mut all.ids, &kept);
+        Ok(all)
+    }
+
+    async fn tree(&self, scan: &TreeScan) -> Result<PartialTree, Error> {
+        let table = self.inner.series().await?;
+        let erased = self.erased(&table);
+        let touched = scan.rows.iter().any(|run| erased.range(run.clone()).next().is_some());
+        // Times that are picked are those of profiles that are left.
+        if !touched || matches!(scan.pick, Pick::At(_)) {
+            return self.inner.tree(scan).await;
+        }
+        let mut sum: Option<PartialTree> = None;
+        for part in parts(scan, &erased) {
+            let partial = self.inner.tree(&part).await?;
+            match &mut sum {
+                None => sum = Some(partial),
+                Some(sum) => {
+                    for (sum, value) in sum.self_values.iter_mut().zip(partial.self_values) {
+                        let added = sum.checked_add(value);
+                        *sum = added
+                            .ok_or_else(|| Error::Overflow { profile_type: table.type_name(&scan.rows) })?;
+                    }
+                }
+            }
+        }
+        if let Some(sum) = sum {
+            return Ok(sum);
+        }
+        let tree = self.inner.stack_tree().await?;
+        Ok(PartialTree { self_values: vec![0; tree.len()], tree })
+    }
+
+    async fn samples(&self, scan: &SampleScan) -> Result<BoxStream<'static, Result<Samples, Error>>, Error> {
+        let erased = self.erased(&*self.inner.series().await?);
+        let stream = self.inner.samples(scan).await?;
+        Ok(stream.map(move |batch| batch.map(|batch| without(batch, &erased))).boxed())
+    }
+
+    async fn stack_tree(&self) -> Result<Arc<Tree>, Error> {
+        self.inner.stack_tree().await
+    }
+
+    async fn sample_labels(&self) -> Result<Arc<Vec<SampleLabels>>, Error> {
+        self.inner.sample_labels().await
+    }
+
+    fn stats(&self) -> ScanStats {
+        self.inner.stats()
+    }
+}
+
+fn without(mut batch: Samples, erased: &Erased) -> Samples {
+    let times = batch.series.iter().zip(&batch.time_ns);
+    let kept: Vec<bool> = times.map(|(row, time)| !is_erased(erased, *row, *time)).collect();
+    keep(&mut batch.series, &kept);
+    keep(&mut batch.time_ns, &kept);
+    keep(&mut batch.nodes, &kept);
+    keep(&mut batch.values, &kept);
+    keep(&mut batch.label_sets, &kept);
+    batch
+}
+
+/// Keeps the values that are kept. A column that is empty stays so.
+fn keep<T>(values: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    values.retain(|_| kept.next().is_none_or(|kept| *kept));
+}
