@@ -22,8 +22,34 @@ pub struct Without {
     deletions: Vec<Deletion>,
 }
 
-/// Times of deleted profiles, by row.
-type Erased = BTreeMap<u32, Vec<TimeRange>>;
+/// Times of deleted profiles, by row of a series table.
+#[derive(Debug, Default)]
+pub(crate) struct Erased(BTreeMap<u32, Vec<TimeRange>>);
+
+impl Erased {
+    pub(crate) fn new(table: &SeriesTable, deletions: &[Deletion]) -> Self {
+        let mut erased = Self::default();
+        for deletion in deletions {
+            for row in table.select(None, &deletion.selector).into_iter().flatten() {
+                erased.0.entry(row).or_default().push(deletion.range);
+            }
+        }
+        erased
+    }
+
+    /// Whether a profile of this row and time was deleted.
+    pub(crate) fn has(&self, row: u32, time_ns: i64) -> bool {
+        self.of(row).iter().any(|range| range.contains(time_ns))
+    }
+
+    fn of(&self, row: u32) -> &[TimeRange] {
+        self.0.get(&row).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn touches(&self, rows: &RowSet) -> bool {
+        rows.iter().any(|run| self.0.range(run.clone()).next().is_some())
+    }
+}
 
 impl Without {
     /// `inner` without these profiles.
@@ -31,14 +57,8 @@ impl Without {
         Self { inner, deletions }
     }
 
-    fn erased(&self, table: &SeriesTable) -> Erased {
-        let mut erased = Erased::new();
-        for deletion in &self.deletions {
-            for row in table.select(None, &deletion.selector).into_iter().flatten() {
-                erased.entry(row).or_default().push(deletion.range);
-            }
-        }
-        erased
+    async fn erased(&self) -> Result<Erased, Error> {
+        Ok(Erased::new(&*self.inner.series().await?, &self.deletions))
     }
 }
 
@@ -46,10 +66,6 @@ impl fmt::Debug for Without {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Without").field("inner", &self.inner).field("deletions", &self.deletions).finish()
     }
-}
-
-fn is_erased(erased: &Erased, row: u32, time_ns: i64) -> bool {
-    erased.get(&row).is_some_and(|ranges| ranges.iter().any(|range| range.contains(time_ns)))
 }
 
 /// What is left of a range without others.
@@ -74,7 +90,7 @@ fn left(range: TimeRange, without: &[TimeRange]) -> Vec<TimeRange> {
 fn parts(scan: &TreeScan, erased: &Erased) -> Vec<TreeScan> {
     let mut parts: Vec<(Vec<TimeRange>, RowSet, Vec<u32>)> = Vec::new();
     for (position, row) in scan.rows.iter().cloned().flatten().enumerate() {
-        let ranges = left(scan.range, erased.get(&row).map(Vec::as_slice).unwrap_or_default());
+        let ranges = left(scan.range, erased.of(row));
         let part = match parts.iter().position(|(held, ..)| *held == ranges) {
             Some(part) => &mut parts[part],
             None => {
@@ -104,10 +120,10 @@ impl Source for Without {
     }
 
     async fn profiles(&self, rows: &RowSet, range: TimeRange) -> Result<Profiles, Error> {
-        let erased = self.erased(&*self.inner.series().await?);
+        let erased = self.erased().await?;
         let mut all = self.inner.profiles(rows, range).await?;
         let kept: Vec<bool> =
-            all.series.iter().zip(&all.time_ns).map(|(row, time)| !is_erased(&erased, *row, *time)).collect();
+            all.series.iter().zip(&all.time_ns).map(|(row, time)| !erased.has(*row, *time)).collect();
         keep(&mut all.series, &kept);
         keep(&mut all.time_ns, &kept);
         keep(&mut all.duration_ns, &kept);
@@ -119,13 +135,12 @@ impl Source for Without {
     }
 
     async fn tree(&self, scan: &TreeScan) -> Result<PartialTree, Error> {
-        let table = self.inner.series().await?;
-        let erased = self.erased(&table);
-        let touched = scan.rows.iter().any(|run| erased.range(run.clone()).next().is_some());
+        let erased = self.erased().await?;
         // Times that are picked are those of profiles that are left.
-        if !touched || matches!(scan.pick, Pick::At(_)) {
+        if !erased.touches(&scan.rows) || matches!(scan.pick, Pick::At(_)) {
             return self.inner.tree(scan).await;
         }
+        let table = self.inner.series().await?;
         let mut sum: Option<PartialTree> = None;
         for part in parts(scan, &erased) {
             let partial = self.inner.tree(&part).await?;
@@ -148,7 +163,7 @@ impl Source for Without {
     }
 
     async fn samples(&self, scan: &SampleScan) -> Result<BoxStream<'static, Result<Samples, Error>>, Error> {
-        let erased = self.erased(&*self.inner.series().await?);
+        let erased = self.erased().await?;
         let stream = self.inner.samples(scan).await?;
         Ok(stream.map(move |batch| batch.map(|batch| without(batch, &erased))).boxed())
     }
@@ -168,7 +183,7 @@ impl Source for Without {
 
 fn without(mut batch: Samples, erased: &Erased) -> Samples {
     let times = batch.series.iter().zip(&batch.time_ns);
-    let kept: Vec<bool> = times.map(|(row, time)| !is_erased(erased, *row, *time)).collect();
+    let kept: Vec<bool> = times.map(|(row, time)| !erased.has(*row, *time)).collect();
     keep(&mut batch.series, &kept);
     keep(&mut batch.time_ns, &kept);
     keep(&mut batch.nodes, &kept);

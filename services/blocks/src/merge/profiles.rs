@@ -116,7 +116,7 @@ impl<'a> Profiles<'a> {
         let (time_ns, samples) = (batch.time_ns[at], batch.samples[at] as u32);
         let profile = Profile {
             input_series,
-            series: Some(*row).filter(|row| *row != NONE && !self.union.is_erased(*row, time_ns)),
+            series: Some(*row).filter(|row| *row != NONE && !self.union.erased.has(*row, time_ns)),
             id: ProfileId(batch.ids.get(at).copied().unwrap_or_default()),
             time_ns,
             duration_ns: batch.duration_ns[at],

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash};
 
 use cambium_model::deletion::Deletion;
-use cambium_model::time::TimeRange;
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::series_table::{ScopeName, SeriesTable};
+use crate::without::Erased;
 
 /// In place of a row that is not kept.
 pub(super) const NONE: u32 = u32::MAX;
@@ -20,8 +20,8 @@ pub(super) struct Union {
     pub(super) rows: Vec<Vec<u32>>,
     /// For each input, for each of its scopes: the scope here, or [`NONE`].
     pub(super) scopes: Vec<Vec<u32>>,
-    /// Times whose profiles are not kept, by row.
-    erased: HashMap<u32, Vec<TimeRange>>,
+    /// Profiles that are not kept, by row and time.
+    pub(super) erased: Erased,
 }
 
 impl Union {
@@ -36,11 +36,7 @@ impl Union {
         for table in tables {
             new.add(table, wanted, &mut by_labels, &hasher);
         }
-        for deletion in deletions {
-            for row in new.table.select(None, &deletion.selector).into_iter().flatten() {
-                new.erased.entry(row).or_default().push(deletion.range);
-            }
-        }
+        new.erased = Erased::new(&new.table, deletions);
         new
     }
 
@@ -90,12 +86,6 @@ impl Union {
         }
         self.rows.push(rows);
         self.scopes.push(scopes);
-    }
-
-    /// Whether a profile of this row and time was deleted.
-    pub(super) fn is_erased(&self, row: u32, time_ns: i64) -> bool {
-        !self.erased.is_empty()
-            && self.erased.get(&row).is_some_and(|ranges| ranges.iter().any(|range| range.contains(time_ns)))
     }
 }
 
