@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
+mod growth;
+
 use super::profile_tables::Kind;
 use super::{STATEMENT_BYTES_MAX, message, stacks};
 use crate::error::Error;
@@ -54,6 +56,9 @@ pub(crate) fn check(sql: &str) -> Result<Statement, Error> {
     };
     if let ControlFlow::Break(what) = ast.visit(&mut OnlySelect::default()) {
         return refuse(what);
+    }
+    if let Ast::Query(query) = &**ast {
+        growth::check(query)?;
     }
     let (tables, _) = resolve_table_references(&statement, true).map_err(unreadable)?;
     match tables.iter().find(|table| !is_ours(table)) {

@@ -24,6 +24,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 
+use super::BATCH_ROWS;
 use super::filters::{SeriesFilter, TIME, Target, intersection, target};
 use super::tables::{SeriesColumn, TableSource, Tables, text_column, text_field, text_values};
 use crate::error::Error;
@@ -186,8 +187,15 @@ impl PartitionStream for TableScan {
                     .boxed()
             }
         };
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches.map_ok(cut).try_flatten()))
     }
+}
+
+/// A batch in pieces of [`BATCH_ROWS`].
+fn cut(batch: RecordBatch) -> impl futures::Stream<Item = Result<RecordBatch>> {
+    let rows = batch.num_rows();
+    let starts = (0..rows).step_by(BATCH_ROWS);
+    stream::iter(starts.map(move |start| Ok(batch.slice(start, BATCH_ROWS.min(rows - start)))))
 }
 
 type Batches = BoxStream<'static, Result<RecordBatch>>;

@@ -106,3 +106,33 @@ fn every_profile_is_counted_once_whenever_the_compactor_is_killed() {
         assert!(level_3.is_dir(), "{point}: merged to the last level");
     }
 }
+
+/// A push that is retried while it may be counts once, also when its block has been merged and the process restarted.
+#[test]
+fn a_retry_is_recognised_in_merged_blocks() {
+    let mut sandbox = Sandbox::running(BINARY, &["--compactor.interval", "20ms"]);
+    // The window of ten minutes is over, and the hour of retries is not.
+    let start = now_ns() - 30 * 60_000_000_000;
+    let push = |client: &Client| {
+        for pod in 0..PROFILES {
+            let profile = Synthetic { time_ns: start + pod, samples: 3, value: pod + 1 }.pprof();
+            let labels = format!(r#"{{service_name="api",pod="p{pod}"}}"#);
+            let answer = client.push(&labels, &[("name", "process_cpu")], &profile).unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    };
+    push(&sandbox.client());
+    sandbox.flush().unwrap();
+    let level_1 = sandbox.data_dir().join("blocks/v1/l1");
+    let merged = (0..10_000).any(|_| blocks(&sandbox.client()) == 1 && level_1.is_dir());
+    assert!(merged, "not merged");
+    for _ in 0..2 {
+        push(&sandbox.client());
+        check(&sandbox.client(), "retried");
+        sandbox.kill();
+        sandbox.start();
+    }
+    push(&sandbox.client());
+    sandbox.flush().unwrap();
+    check(&sandbox.client(), "retried after a restart");
+}

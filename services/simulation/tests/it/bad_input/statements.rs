@@ -120,6 +120,13 @@ fn bombs() -> Vec<String> {
         "SELECT lpad('x', 2000000000, 'y')".to_owned(),
         "SELECT array_repeat(1, 2000000000)".to_owned(),
         doubling(40),
+        growing(40, "s || s"),
+        growing(9, "s || s"),
+        growing(40, "concat(s, s)"),
+        growing(40, "replace(s, 'x', 'xx')"),
+        growing(40, "array_to_string(['', '', ''], s)"),
+        growing(40, "encode(s, 'hex')"),
+        growing(40, "array_to_string(array_replace_all(['a', 'a'], 'a', s), '')"),
     ];
     for (start, piece, end) in CHAINS {
         let most = (STATEMENT_BYTES_MAX - start.len() - end.len()) / piece.len();
@@ -141,6 +148,13 @@ fn doubling(levels: usize) -> String {
         .map(|level| format!(", t{level} AS (SELECT a.x FROM t{0} a, t{0} b)", level - 1))
         .collect();
     format!("WITH t0 AS (SELECT 1 AS x UNION ALL SELECT 2){steps} SELECT count(x) FROM t{levels}")
+}
+
+/// A few hundred bytes that name a text of 2^levels bytes.
+fn growing(levels: usize, step: &str) -> String {
+    let steps: String =
+        (1..=levels).map(|level| format!(", t{level} AS (SELECT {step} AS s FROM t{})", level - 1)).collect();
+    format!("WITH t0 AS (SELECT 'x' AS s){steps} SELECT length(s) FROM t{levels}")
 }
 
 #[test]
