@@ -90,7 +90,7 @@ pub fn merge(
     let Some(first) = inputs.first() else { return Ok(None) };
     let tables: Vec<_> = inputs.iter().map(|input| &*input.series).collect();
     let union = Union::new(&tables, wanted.scopes, wanted.deletions);
-    let merged = Merged::new(inputs, &union)?;
+    let mut merged = Merged::new(inputs, &union)?;
     if !merged.live.contains(&true) {
         return Ok(None);
     }
@@ -106,8 +106,8 @@ pub fn merge(
     let mut writer = ProfileWriter::new(&stacks, form, scratch).map_err(failed)?;
     let numbers = Numbers {
         rows: order.new_rows(&union.table),
-        stacks: renumber(&merged.stacks, |node| stacks.stack(node)),
-        sets: renumber(&merged.sets, |set| label_sets.places[set as usize]),
+        stacks: renumber(std::mem::take(&mut merged.stacks), |node| stacks.stack(node)),
+        sets: renumber(std::mem::take(&mut merged.sets), |set| label_sets.places[set as usize]),
     };
     let sections = inputs.iter().map(Sections::open).collect::<Result<Vec<_>, _>>()?;
     let mut queue = Queue::new(inputs, &sections, &union, &numbers)?;
@@ -147,8 +147,9 @@ fn scope_nodes(order: &Order, union: &Union, merged: &Merged) -> Vec<Option<u32>
 }
 
 /// For each input what the merged tree's numbers are in the output.
-fn renumber(inputs: &[Vec<u32>], number: impl Fn(u32) -> u32) -> Vec<Vec<u32>> {
-    let renumbered =
-        |held: &Vec<u32>| held.iter().map(|held| if *held == NONE { NONE } else { number(*held) }).collect();
-    inputs.iter().map(renumbered).collect()
+fn renumber(mut inputs: Vec<Vec<u32>>, number: impl Fn(u32) -> u32) -> Vec<Vec<u32>> {
+    for held in inputs.iter_mut().flatten().filter(|held| **held != NONE) {
+        *held = number(*held);
+    }
+    inputs
 }

@@ -14,6 +14,7 @@ use crate::crash;
 use crate::self_profile::resolver;
 use crate::wiring::Running;
 
+mod admin;
 mod client;
 mod push;
 mod query;
@@ -36,6 +37,9 @@ enum Command {
     Types(query::TypesArgs),
     /// Run one SELECT over samples, profiles, series and stacks.
     Sql(query::SqlArgs),
+    /// Look after a data folder.
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Look at the configuration without running anything.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -129,6 +133,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Labels(args) => query::labels(&args),
         Command::Types(args) => query::types(&args),
         Command::Sql(args) => query::sql(&args),
+        Command::Admin(command) => admin::run(&load(matches)?, &command),
         Command::Config(ConfigCommand::Check) => {
             load(matches)?.overrides()?;
             print("the configuration is valid");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use cambium_loadtest::synthetic::Synthetic;
 use cambium_simulation::{Client, Sandbox};
@@ -135,4 +136,28 @@ fn a_retry_is_recognised_in_merged_blocks() {
     push(&sandbox.client());
     sandbox.flush().unwrap();
     check(&sandbox.client(), "retried after a restart");
+}
+
+/// `cambium admin verify` of the folder: whether all blocks are whole, and what it says.
+fn verify(sandbox: &Sandbox) -> (bool, String) {
+    let folder = sandbox.data_dir().to_str().unwrap();
+    let output = Command::new(BINARY).args(["--data-dir", folder, "admin", "verify"]).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn operators_can_have_blocks_verified() {
+    let sandbox = flushed();
+    let (whole, said) = verify(&sandbox);
+    assert!(whole && said.contains("4 blocks") && said.contains("24 samples"), "{said}");
+    let folder = sandbox.data_dir().join("blocks/v1/l0/0000");
+    let hour = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let block = fs::read_dir(hour).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&block).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&block, bytes).unwrap();
+    let (whole, said) = verify(&sandbox);
+    let name = block.file_name().unwrap().to_str().unwrap();
+    assert!(!whole && said.contains(name) && said.contains("1 of 4 blocks are damaged"), "{said}");
 }

@@ -25,7 +25,9 @@ use fleet::Fleet;
 use table::Table;
 
 mod ceiling;
+mod compact;
 mod cpu;
+
 mod encode;
 mod fleet;
 mod ingest;
@@ -43,13 +45,14 @@ const PPROF_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared
 /// A part of the benchmark, by its name on the command line.
 type Part = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     ("ceilings", ceiling::run),
     ("size", encode::sizes),
     ("encode", encode::run),
     ("ingest", ingest::run),
     ("scan", scan::run),
     ("merge", merge::run),
+    ("compact", compact::run),
     ("labels", labels::run),
     ("memory", memory::run),
     ("w1", server::w1),
@@ -90,6 +93,12 @@ impl Bench {
 
 fn main() -> anyhow::Result<ExitCode> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, folder] = wanted.as_slice()
+        && name == compact::CHILD
+    {
+        compact::child(Path::new(folder))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let known: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("there is no part {unknown:?}; there are {}", known.join(", "));

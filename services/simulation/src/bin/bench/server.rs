@@ -22,7 +22,7 @@ use crate::encode::sections;
 use crate::table::{Row, Unit};
 use process::{disk_bytes, memory, server_time};
 
-mod process;
+pub mod process;
 
 /// Connections that push at the same time.
 const CONNECTIONS: usize = 16;
