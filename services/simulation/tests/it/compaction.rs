@@ -108,6 +108,75 @@ fn every_profile_is_counted_once_whenever_the_compactor_is_killed() {
     }
 }
 
+/// A folder with one block of the last level.
+fn merged() -> Sandbox {
+    let flushed = flushed();
+    let mut sandbox = Sandbox::new(BINARY, &["--compactor.interval", "20ms"]);
+    copy(flushed.data_dir(), sandbox.data_dir());
+    sandbox.start();
+    assert!((0..10_000).any(|_| blocks(&sandbox.client()) == 1), "not merged");
+    sandbox.kill();
+    sandbox
+}
+
+/// A server on a copy of the folder, killed at the point if it comes by; stopped in any case.
+fn killed_at(
+    point: &str,
+    folder: &Sandbox,
+    arguments: &[&str],
+    is_done: impl Fn(&Sandbox) -> bool,
+) -> Sandbox {
+    let mut sandbox = Sandbox::new(BINARY, arguments);
+    copy(folder.data_dir(), sandbox.data_dir());
+    if sandbox.start_crashing_at(Some(point)).is_some() {
+        sandbox.wait_dead();
+    }
+    sandbox.start();
+    assert!((0..10_000).any(|_| is_done(&sandbox)), "{point}: not done");
+    sandbox.kill();
+    sandbox
+}
+
+/// Where to die while a block is rewritten or removed.
+const LATER_POINTS: &[&str] = &[
+    "compact-before-merge:1",
+    "compact-before-commit:1",
+    "compact-after-commit:1",
+    "kv-commit-before:2",
+    "kv-commit-before:3",
+    "kv-commit-before:4",
+    "kv-commit-after:2",
+    "kv-commit-after:3",
+    "kv-commit-after:4",
+];
+
+#[test]
+fn a_deletion_is_carried_out_once_whenever_the_compactor_is_killed() {
+    // Nobody carries it out here: this one looks for work once an hour.
+    let mut folder = Sandbox::new(BINARY, &["--compactor.interval", "1h"]);
+    copy(merged().data_dir(), folder.data_dir());
+    folder.start();
+    let parameters = [("match[]", r#"{pod=~"p[0-3]"}"#)];
+    let answer = folder.client().post("/api/v1/deletions", &parameters, &[], &[]).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let pending = |sandbox: &Sandbox| {
+        let listed = sandbox.client().json("/api/v1/deletions", &[]);
+        listed["data"][0]["pending_blocks"].as_u64()
+    };
+    assert_eq!(pending(&folder), Some(1));
+    folder.kill();
+    let left: i64 = (4..PROFILES).map(|pod| 3 * (pod + 1)).sum();
+    for point in LATER_POINTS {
+        let mut sandbox = killed_at(point, &folder, &["--compactor.interval", "20ms"], |sandbox| {
+            pending(sandbox) == Some(0)
+        });
+        sandbox.start();
+        assert_eq!(sandbox.client().total(QUERY), left, "{point}");
+        assert_eq!(sandbox.client().delete("/api/v1/deletions/1").unwrap().status, 200);
+        assert_eq!(sandbox.client().total(QUERY), left, "{point}: gone for good");
+    }
+}
+
 /// A push that is retried while it may be counts once, also when its block has been merged and the process restarted.
 #[test]
 fn a_retry_is_recognised_in_merged_blocks() {
