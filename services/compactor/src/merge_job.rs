@@ -30,8 +30,9 @@ use crate::plan::{Deletions, TOP_LEVEL, is_expired, may_be_retried};
 
 /// A tenant whose merged part has at least so many bytes gets a block of its own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
-/// Blocks that one job makes for single tenants; with the shared ones this bounds its requests and its transaction.
-const OWN_BLOCKS_MAX: usize = 16;
+/// Blocks that one job makes for single tenants. A partition that flushes every minute and is merged every ten puts two
+/// objects a minute with it, and a job's transaction stays small.
+const OWN_BLOCKS_MAX: usize = 8;
 /// Bytes after which a shared block ends.
 const SHARED_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a section that stay in memory while it is written.
