@@ -11,6 +11,9 @@ pub enum Error {
     /// The catalogue refused or failed.
     #[error(transparent)]
     Catalogue(#[from] cambium_metastore::catalogue::Error),
+    /// A deleted tenant cannot be erased.
+    #[error(transparent)]
+    Metastore(#[from] cambium_metastore::Error),
     /// An object cannot be fetched, listed or deleted.
     #[error("object {path}")]
     Store {
@@ -39,6 +42,7 @@ impl HasKind for Error {
         match self {
             Self::Blocks(error) => error.kind(),
             Self::Catalogue(error) => error.kind(),
+            Self::Metastore(error) => error.kind(),
             Self::Store { .. } | Self::Scratch(_) | Self::LeaseLost { .. } => Kind::Unavailable,
             Self::TaskEnded => Kind::Internal,
         }

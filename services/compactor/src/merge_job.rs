@@ -16,6 +16,7 @@ use cambium_blocks::merge::{Input, Wanted, merge, samples_by_scope};
 use cambium_blocks::series_table::ScopeName;
 use cambium_blocks::writer::spool::Scratch;
 use cambium_blocks::writer::{Compression, EncodedDataset, SpooledBlock, assemble};
+use cambium_metastore::catalogue::Everything;
 use cambium_metastore::leases::Lease;
 use cambium_model::block::{BlockMeta, LogRange};
 use cambium_model::deletion::Deletion;
@@ -26,7 +27,7 @@ use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 
 use crate::Error;
-use crate::plan::{Deletions, TOP_LEVEL, is_expired, may_be_retried};
+use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
 
 /// A tenant whose merged part has at least so many bytes gets a block of its own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
@@ -51,8 +52,8 @@ pub struct MergeJob {
     pub now_ns: i64,
     /// Tenants' limits: what is too old is left out.
     pub limits: Arc<Overrides>,
-    /// What tenants have had deleted.
-    pub deletions: Arc<Deletions>,
+    /// The catalogue when the job was planned: what tenants have had deleted, and which were.
+    pub catalogue: Arc<Everything>,
     /// Largest block to make.
     pub block_bytes_max: u64,
     /// Where inputs and outputs are kept meanwhile.
@@ -84,6 +85,7 @@ impl MergeJob {
         let datasets = self.inputs.iter().flat_map(|block| &block.datasets);
         let tenants: BTreeSet<TenantNumber> = datasets
             .filter(|dataset| !is_expired(self.now_ns, &self.limits, dataset))
+            .filter(|dataset| !self.catalogue.retired.contains_key(&dataset.tenant.number))
             .map(|dataset| dataset.tenant.number)
             .collect();
         let mut output =
@@ -122,7 +124,7 @@ impl MergeJob {
             }
         }
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
-        let recorded = self.deletions.get(&tenant).map(Vec::as_slice).unwrap_or_default();
+        let recorded = self.catalogue.deletions.get(&tenant).map(Vec::as_slice).unwrap_or_default();
         let deletions: Vec<Deletion> = recorded.iter().map(|recorded| recorded.deletion.clone()).collect();
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };

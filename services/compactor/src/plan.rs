@@ -17,13 +17,9 @@ use std::time::Duration;
 
 use cambium_metastore::catalogue::{Everything, LogBlocks, OwnedBlocks};
 use cambium_model::block::{BlockMeta, DatasetMeta};
-use cambium_model::deletion::RecordedDeletion;
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::TenantNumber;
 use cambium_model::time::{DAY_NS, SECOND_NS};
-
-/// What tenants have had deleted.
-pub type Deletions = BTreeMap<TenantNumber, Vec<RecordedDeletion>>;
 
 /// The highest level.
 pub const TOP_LEVEL: u8 = 3;
@@ -77,9 +73,9 @@ pub fn plan(now_ns: i64, limits: &Overrides, catalogue: &Everything) -> Vec<Job>
     for (tenant, days) in owners {
         let name = tenant.map_or_else(|| "shared".to_owned(), |tenant| format!("tenant/{}", tenant.0));
         let job = |(work, inputs)| Job { name: name.clone(), work, inputs };
-        let mut due = days.iter().filter_map(|day| expired(now_ns, limits, day));
+        let mut due = days.iter().filter_map(|day| unwanted(now_ns, limits, catalogue, day));
         let due = due.by_ref().chain(days.iter().filter_map(|day| merge(now_ns, limits, day)));
-        let mut due = due.chain(days.iter().filter_map(|day| rewrite(&catalogue.deletions, day)));
+        let mut due = due.chain(days.iter().filter_map(|day| rewrite(catalogue, day)));
         jobs.extend(due.next().map(job));
     }
     jobs
@@ -125,9 +121,16 @@ fn flushed(now_ns: i64, log: &LogBlocks) -> Option<Job> {
 }
 
 /// Blocks of an owner's day that nobody wants any more.
-fn expired(now_ns: i64, limits: &Overrides, owned: &OwnedBlocks) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
-    let is_gone =
-        |block: &&Arc<BlockMeta>| block.datasets.iter().all(|dataset| is_expired(now_ns, limits, dataset));
+fn unwanted(
+    now_ns: i64,
+    limits: &Overrides,
+    catalogue: &Everything,
+    owned: &OwnedBlocks,
+) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
+    let is_unwanted = |dataset: &DatasetMeta| {
+        is_expired(now_ns, limits, dataset) || catalogue.retired.contains_key(&dataset.tenant.number)
+    };
+    let is_gone = |block: &&Arc<BlockMeta>| block.datasets.iter().all(is_unwanted);
     let inputs: Vec<_> = owned.blocks.iter().filter(is_gone).take(INPUTS_MAX).cloned().collect();
     (!inputs.is_empty()).then_some((Work::Remove, inputs))
 }
@@ -156,11 +159,12 @@ fn merge(now_ns: i64, limits: &Overrides, owned: &OwnedBlocks) -> Option<(Work, 
     })
 }
 
-/// A block that no merge will come by any more and that still has what a tenant has had deleted.
-fn rewrite(deletions: &Deletions, owned: &OwnedBlocks) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
+/// A block that no merge will come by any more and that still has what a tenant has had deleted, or a deleted tenant.
+fn rewrite(catalogue: &Everything, owned: &OwnedBlocks) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
     let awaits = |dataset: &DatasetMeta| {
-        let recorded = deletions.get(&dataset.tenant.number).into_iter().flatten();
-        recorded.into_iter().any(|recorded| dataset.awaits(recorded))
+        let mut recorded = catalogue.deletions.get(&dataset.tenant.number).into_iter().flatten();
+        catalogue.retired.contains_key(&dataset.tenant.number)
+            || recorded.any(|recorded| dataset.awaits(recorded))
     };
     let top = owned.blocks.iter().filter(|block| block.level == TOP_LEVEL);
     let mut found = top.filter(|block| block.datasets.iter().any(awaits));

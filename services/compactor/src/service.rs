@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cambium_metastore::catalogue::{self, Replacement};
+use cambium_metastore::catalogue::{self, Everything, Replacement};
 use cambium_metastore::leases::{Lease, RENEW_INTERVAL};
-use cambium_metastore::{Catalogue, Leases};
+use cambium_metastore::{Catalogue, Leases, Tenants};
 use cambium_model::limits::Overrides;
+use cambium_model::tenant::TenantNumber;
+use cambium_model::time::SECOND_NS;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
 use fail::fail_point;
@@ -17,12 +19,14 @@ use tokio::sync::watch;
 
 use crate::merge_job::MergeJob;
 use crate::metrics::CompactorMetrics;
-use crate::plan::{Deletions, Job, Work, plan};
+use crate::plan::{Job, Work, plan};
 use crate::sweep::{self, GRACE_NS};
 use crate::{Config, Error};
 
 /// How often the bucket is listed for objects that nothing refers to.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+/// How long after a tenant's deletion heads and processes may still have something of it.
+const ERASE_AFTER_NS: i64 = 3_600 * SECOND_NS;
 /// The lease of whoever deletes objects.
 const SWEEP: &str = "sweep";
 
@@ -31,6 +35,8 @@ const SWEEP: &str = "sweep";
 pub struct Deps {
     /// Which blocks there are.
     pub catalogue: Arc<Catalogue>,
+    /// Which tenants there are.
+    pub tenants: Arc<Tenants>,
     /// Who does what.
     pub leases: Leases,
     /// The blocks.
@@ -102,18 +108,19 @@ impl Service {
         let catalogue = self.deps.catalogue.all().await?;
         let limits = Arc::clone(&self.deps.limits.borrow());
         let jobs = plan(self.deps.clock.now_ns(), &limits, &catalogue);
-        let deletions = Arc::new(catalogue.deletions);
+        let catalogue = Arc::new(catalogue);
         let bytes: u64 = jobs.iter().flat_map(|job| &job.inputs).map(|block| block.size_bytes).sum();
         self.metrics.backlog_jobs.set(jobs.len() as i64);
         self.metrics.backlog_bytes.set(bytes as i64);
         let mut done = 0;
         for job in jobs {
             if let Some(lease) = self.deps.leases.acquire(&job.name).await? {
-                let result = self.under_lease(&lease, &job, &limits, &deletions).await;
+                let result = self.under_lease(&lease, &job, &limits, &catalogue).await;
                 self.deps.leases.release(&lease).await?;
                 done += usize::from(result?);
             }
         }
+        self.erase(&catalogue).await?;
         self.sweep().await?;
         Ok(done)
     }
@@ -124,11 +131,11 @@ impl Service {
         lease: &Lease,
         job: &Job,
         limits: &Arc<Overrides>,
-        deletions: &Arc<Deletions>,
+        catalogue: &Arc<Everything>,
     ) -> Result<bool, Error> {
         let began = self.deps.clock.monotonic();
         let result = tokio::select! {
-            result = self.job(lease, job, limits, deletions) => result,
+            result = self.job(lease, job, limits, catalogue) => result,
             error = self.keep(lease) => Err(error),
         };
         self.metrics.took((self.deps.clock.monotonic() - began).as_secs_f64());
@@ -164,7 +171,7 @@ impl Service {
         lease: &Lease,
         job: &Job,
         limits: &Arc<Overrides>,
-        deletions: &Arc<Deletions>,
+        catalogue: &Arc<Everything>,
     ) -> Result<(), Error> {
         let now_ns = self.deps.clock.now_ns();
         fail_point!("compact-before-merge");
@@ -177,7 +184,7 @@ impl Service {
                     lease: lease.clone(),
                     now_ns,
                     limits: Arc::clone(limits),
-                    deletions: Arc::clone(deletions),
+                    catalogue: Arc::clone(catalogue),
                     block_bytes_max: self.config.block_bytes_max.0,
                     scratch: self.deps.scratch.clone(),
                 };
@@ -220,6 +227,22 @@ impl Service {
             written,
             "merged"
         );
+    }
+
+    /// Removes the names of deleted tenants of which no block holds anything any more.
+    async fn erase(&self, catalogue: &Everything) -> Result<(), Error> {
+        let flushed = catalogue.logs.iter().flat_map(|log| &log.blocks);
+        let blocks = flushed.chain(catalogue.merged.iter().flat_map(|owned| &owned.blocks));
+        let held: BTreeSet<TenantNumber> =
+            blocks.flat_map(|block| &block.datasets).map(|dataset| dataset.tenant.number).collect();
+        let before_ns = self.deps.clock.now_ns().saturating_sub(ERASE_AFTER_NS);
+        for (number, retired) in &catalogue.retired {
+            if !retired.erased && retired.retired_ns <= before_ns && !held.contains(number) {
+                self.deps.tenants.erase(*number).await?;
+                tracing::info!(tenant = %retired.tenant.id, number = number.0, "erased");
+            }
+        }
+        Ok(())
     }
 
     async fn sweep(&mut self) -> Result<(), Error> {

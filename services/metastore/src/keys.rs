@@ -18,6 +18,7 @@
 //! | `M`    | tenant [4], build ref [7]                     | `BuildObject`                |
 //! | `N`    | tenant [4]                                    | the tenant's name, UTF-8     |
 //! | `P`    | partition [4], log [4]                        | `LogState`                   |
+//! | `R`    | tenant [4]                                    | `TenantRecord` of a deleted tenant |
 //! | `T`    | the tenant's name                             | `TenantRecord`               |
 //! | `U`    |                                               | next tenant number, u32      |
 //! | `W`    | tenant [4]                                    | the last deletion's number, u64 |
@@ -63,6 +64,8 @@ pub enum Kind {
     TenantName = b'N',
     /// How far a log is in blocks.
     LogState = b'P',
+    /// A tenant that was deleted, by its number.
+    Retired = b'R',
     /// A tenant, by its name.
     Tenant = b'T',
     /// The number that the next tenant gets.
@@ -88,6 +91,7 @@ impl fmt::Display for Kind {
             Self::BuildObject => "build object",
             Self::TenantName => "tenant name",
             Self::LogState => "log state",
+            Self::Retired => "deleted tenant",
             Self::Tenant => "tenant",
             Self::NextTenantNumber => "next tenant number",
             Self::LastDeletion => "number of the last deletion",
@@ -281,6 +285,21 @@ pub(crate) fn tenant(id: &TenantId) -> Key {
     key(Kind::Tenant, &[id.as_str().as_bytes()])
 }
 
+pub(crate) fn retired(tenant: TenantNumber) -> Key {
+    key(Kind::Retired, &[&tenant.0.to_be_bytes()])
+}
+
+/// All deleted tenants.
+pub(crate) fn all_retired() -> KeyRange {
+    all(Kind::Retired)
+}
+
+/// Everything that is kept of a tenant besides its blocks, its name and its own record.
+pub(crate) fn of_tenant(tenant: TenantNumber) -> [KeyRange; 4] {
+    let kinds = [Kind::Location, Kind::BuildObject, Kind::LastDeletion, Kind::Deletion];
+    kinds.map(|kind| KeyRange::prefix(key(kind, &[&tenant.0.to_be_bytes()]).as_bytes()))
+}
+
 pub(crate) fn tenants() -> KeyRange {
     all(Kind::Tenant)
 }
@@ -300,7 +319,7 @@ mod tests {
         let named = LocationId::named(7, 9);
         let build = BuildRef([1, 2, 3, 4, 5, 6, 7]);
         let place = OwnerDay { owner: TenantNumber(5), day: 0x0102 };
-        let cases: [(Key, &[u8]); 15] = [
+        let cases: [(Key, &[u8]); 16] = [
             (token(&[b'h'; 32]), b"Ahhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh"),
             (block(log, Offset(4)), b"B\0\0\0\x01\0\0\x02\x03\0\0\0\0\0\0\0\x04"),
             (partition_count(), b"C"),
@@ -312,6 +331,7 @@ mod tests {
             (build_object(TenantNumber(5), build), b"M\0\0\0\x05\x01\x02\x03\x04\x05\x06\x07"),
             (tenant_name(TenantNumber(5)), b"N\0\0\0\x05"),
             (log_state(log), b"P\0\0\0\x01\0\0\x02\x03"),
+            (retired(TenantNumber(5)), b"R\0\0\0\x05"),
             (tenant(&id), b"Tteam-a"),
             (next_tenant_number(), b"U"),
             (last_deletion(TenantNumber(5)), b"W\0\0\0\x05"),

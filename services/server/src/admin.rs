@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
+use cambium_model::tenant::TenantId;
+use cambium_model::time::SECOND_NS;
 use cambium_runtime::error::{ApiError, Kind};
 use http::{HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,8 @@ pub fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Doors>)> {
         ("GET", "/services", get(services)),
         ("GET", "/debug/pprof/profile", get(cpu_profile)),
         ("GET", "/debug/pprof/heap", get(heap_profile)),
+        ("DELETE", "/api/v1/admin/tenants/{id}", delete(delete_tenant)),
+        ("GET", "/api/v1/admin/tenants/{id}", get(tenant_status)),
         ("POST", "/ingester/flush", post(flush)),
         ("POST", "/ingester/shutdown", post(shutdown)),
     ]
@@ -165,6 +169,35 @@ async fn heap_profile(State(doors): State<Doors>) -> Result<Response, ApiError> 
 async fn flush(State(doors): State<Doors>) -> Result<impl IntoResponse, ApiError> {
     let blocks = doors.ingester.flush().await?;
     Ok(success(json!({ "blocks": blocks })))
+}
+
+/// Deletes a tenant: its profiles are out of sight at once, out of the blocks as they are next written.
+async fn delete_tenant(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = TenantId::new(&id).map_err(|error| ApiError::new(Kind::Invalid, format!("tenant: {error}")))?;
+    doors.querier.deps().tenants.retire(&id).await?;
+    tenant_status(State(doors), Path(id.to_string())).await
+}
+
+/// What there is and was of a tenant of this name.
+async fn tenant_status(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = TenantId::new(&id).map_err(|error| ApiError::new(Kind::Invalid, format!("tenant: {error}")))?;
+    let tenants = &doors.querier.deps().tenants;
+    let active =
+        tenants.resolve(&id).await?.map(|tenant| json!({ "number": tenant.number.0, "state": "active" }));
+    let retired = tenants.retired().await?.into_iter().filter(|retired| retired.tenant.id == id);
+    let retired = retired.map(|retired| {
+        let state = if retired.erased { "erased" } else { "hidden" };
+        json!({
+            "number": retired.tenant.number.0,
+            "state": state,
+            "deleted": retired.retired_ns as f64 / SECOND_NS as f64,
+        })
+    });
+    let all: Vec<Value> = retired.chain(active).collect();
+    if all.is_empty() {
+        return Err(ApiError::new(Kind::NotFound, format!("there is and was no tenant {id}")));
+    }
+    Ok(success(json!(all)).into_response())
 }
 
 async fn shutdown(State(doors): State<Doors>) -> StatusCode {

@@ -296,6 +296,7 @@ fn compactor(shared: &Shared) -> anyhow::Result<cambium_compactor::Service> {
     let holder = shared.config.listen.to_string();
     let deps = cambium_compactor::Deps {
         catalogue: Arc::clone(&shared.catalogue),
+        tenants: Arc::clone(&shared.tenants),
         leases: Leases::new(Arc::clone(&shared.metastore), Arc::clone(&shared.clock), holder),
         store: Arc::clone(&shared.store),
         scratch,

@@ -85,7 +85,7 @@ impl World {
         let owned = |((tenant, day), blocks): (&(Option<TenantNumber>, u32), &Vec<Arc<BlockMeta>>)| {
             OwnedBlocks { tenant: *tenant, day: *day, blocks: blocks.clone() }
         };
-        Everything { logs, merged: self.merged.iter().map(owned).collect(), deletions: Deletions::new() }
+        Everything { logs, merged: self.merged.iter().map(owned).collect(), ..Everything::default() }
     }
 
     /// Does everything that is due.

@@ -52,3 +52,35 @@ async fn a_merge_leaves_out_what_is_too_old() {
     world.pushed.remove(&1);
     world.check().await;
 }
+
+#[tokio::test]
+async fn a_deleted_tenant_is_erased_and_its_neighbours_stay() {
+    let mut world = World::new(TenantLimits { retention_secs: 0, ..TenantLimits::default() }).await;
+    let tenants = world.tenants();
+    for number in [1, 2] {
+        let created = tenants.resolve_or_create(&cambium_blocks::testing::tenant(number).id).await.unwrap();
+        assert_eq!(created.number.0, number);
+    }
+    let mut compactor = world.compactor("a");
+    world.minutes(30);
+    world.flush(1, &[1, 2]).await;
+    world.minutes(2 * DAY);
+    while compactor.work().await.unwrap() > 0 {}
+    world.flush(2, &[1]).await;
+    world.check().await;
+    let deleted = cambium_blocks::testing::tenant(1);
+    tenants.retire(&deleted.id).await.unwrap();
+    assert_eq!(world.blocks(1).await.len(), 0, "out of sight");
+    world.minutes(50);
+    while compactor.work().await.unwrap() > 0 {}
+    let blocks = world.blocks(2).await;
+    assert!(blocks.iter().all(|block| block.dataset(&deleted).is_none()), "out of the blocks it shared");
+    assert!(!tenants.retired().await.unwrap()[0].erased, "heads may still have something");
+    world.minutes(20);
+    compactor.work().await.unwrap();
+    compactor.work().await.unwrap();
+    assert!(tenants.retired().await.unwrap()[0].erased);
+    world.pushed.remove(&1);
+    world.check().await;
+    assert_eq!(world.objects().await, 1, "what the other has");
+}

@@ -14,7 +14,7 @@ use cambium_compactor::{Config, Deps, Service};
 use cambium_metastore::catalogue::{FlushCommit, OwnedBlocks};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::kv::testing::FaultyStore as FaultyKv;
-use cambium_metastore::{Catalogue, Leases};
+use cambium_metastore::{Catalogue, Leases, Tenants};
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset, Partition};
 use cambium_model::deletion::Deletion;
 use cambium_model::labels::Labels;
@@ -82,6 +82,7 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let deps = Deps {
             catalogue: Arc::new(Catalogue::new(Arc::new(self.kv.clone()))),
+            tenants: Arc::new(self.tenants()),
             leases: Leases::new(Arc::new(self.kv.clone()), Arc::clone(&clock), holder),
             store: Arc::new(self.store.clone()),
             scratch: self.scratch.path().to_owned(),
@@ -90,6 +91,10 @@ impl World {
             metrics: Metrics::new(),
         };
         Service::new(Config::default(), deps)
+    }
+
+    pub fn tenants(&self) -> Tenants {
+        Tenants::new(Arc::new(self.kv.clone()), Arc::new(self.clock.clone()))
     }
 
     /// Flushes a block of profiles of the last ten minutes for each of these tenants.

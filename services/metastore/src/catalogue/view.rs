@@ -14,6 +14,7 @@ use super::{Catalogue, Error, read_block, read_u64};
 use crate::error::{Error as StoreError, decode};
 use crate::keys::{self, Kind, OwnerDay};
 use crate::kv::{self, Key, Snapshot};
+use crate::tenants::{self, Retired};
 
 /// Bytes of merged blocks' entries kept in memory.
 const MERGED_CACHE_BYTES: u64 = 64 << 20;
@@ -28,6 +29,8 @@ pub struct CatalogueView {
     pub committed: Vec<(LogId, Offset)>,
     /// What of all that, heads included, does not count any more.
     pub deletions: Vec<RecordedDeletion>,
+    /// The tenant was deleted: nothing of it counts, heads included, and no blocks are shown.
+    pub retired: bool,
 }
 
 /// All of the catalogue, as of one instant.
@@ -39,6 +42,8 @@ pub struct Everything {
     pub merged: Vec<OwnedBlocks>,
     /// What tenants have had deleted, in the order of the deletions' numbers.
     pub deletions: BTreeMap<TenantNumber, Vec<RecordedDeletion>>,
+    /// Tenants that were deleted.
+    pub retired: BTreeMap<TenantNumber, Retired>,
 }
 
 /// A log's blocks of level 0.
@@ -113,7 +118,11 @@ impl Catalogue {
         blocks.extend(logs.into_iter().flat_map(|log| log.blocks));
         blocks.retain(|block| block.dataset(tenant).is_some_and(|dataset| dataset.touches(range)));
         let deletions = super::deletions::of(&*snapshot, tenant.number).await?;
-        Ok(CatalogueView { blocks, committed, deletions })
+        let retired = snapshot.get(&keys::retired(tenant.number)).await?.is_some();
+        if retired {
+            blocks.clear();
+        }
+        Ok(CatalogueView { blocks, committed, deletions, retired })
     }
 
     /// Every tenant's blocks that hold records of this log and a profile of this time or later. Its owner reads from
@@ -148,7 +157,10 @@ impl Catalogue {
                 merged.push(OwnedBlocks { tenant, day: place.day, blocks: blocks.to_vec() });
             }
         }
-        Ok(Everything { logs, merged, deletions: super::deletions::all(&*snapshot).await? })
+        let deletions = super::deletions::all(&*snapshot).await?;
+        let retired = tenants::retired(&*snapshot).await?;
+        let retired = retired.into_iter().map(|retired| (retired.tenant.number, retired)).collect();
+        Ok(Everything { logs, merged, deletions, retired })
     }
 }
 

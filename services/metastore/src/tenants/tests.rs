@@ -85,3 +85,31 @@ async fn a_corrupt_record_is_named() {
     let error = node.resolve_or_create(&id("b")).await.unwrap_err();
     assert_eq!(error.to_string(), "the stored next tenant number is corrupt");
 }
+
+#[tokio::test]
+async fn a_deleted_tenant_leaves_its_number_and_nothing_else() {
+    for fault in [Fault::Pass, Fault::UndeterminedCommitted, Fault::UndeterminedLost] {
+        let store = store();
+        let node = tenants(&store);
+        let (a, b) = (
+            node.resolve_or_create(&id("a")).await.unwrap(),
+            node.resolve_or_create(&id("b")).await.unwrap(),
+        );
+        let deletion = |tenant: &Tenant| keys::deletion(tenant.number, 1);
+        let both = Txn::new().put(deletion(&a), vec![1]).put(deletion(&b), vec![1]);
+        store.commit(both).await.unwrap();
+        store.inject([fault]);
+        node.retire(&a.id).await.unwrap();
+        assert_eq!(node.resolve(&a.id).await.unwrap(), None, "{fault:?}");
+        node.retire(&a.id).await.unwrap();
+        let mut retired = Retired { tenant: a.clone(), retired_ns: 1_000, erased: false };
+        assert_eq!(node.retired().await.unwrap(), [retired.clone()]);
+        let again = node.resolve_or_create(&a.id).await.unwrap();
+        assert_eq!(again.number, TenantNumber(3), "a number is given once");
+        node.erase(a.number).await.unwrap();
+        retired.erased = true;
+        assert_eq!(node.retired().await.unwrap(), [retired]);
+        let left = store.snapshot().await.unwrap().batch_get(&[deletion(&a), deletion(&b)]).await.unwrap();
+        assert_eq!((left[0].is_some(), left[1].is_some()), (false, true));
+    }
+}

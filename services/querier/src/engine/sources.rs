@@ -67,6 +67,9 @@ impl Sources {
         heads: Vec<Arc<dyn Source>>,
     ) -> Self {
         let mut sources = Self::default();
+        if view.retired {
+            return sources;
+        }
         let (limits, now_ns) = (deps.limits.borrow().of(&tenant.id).clone(), deps.clock.now_ns());
         for block in &view.blocks {
             let Some(index) = plan::wanted(block, tenant, range, matches) else { continue };

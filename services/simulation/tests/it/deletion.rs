@@ -106,3 +106,43 @@ fn what_cannot_be_deleted_is_refused() {
     let none = delete(&client, &[("match[]", "{}")]);
     assert_eq!(none, serde_json::json!([]), "a tenant that has never written has nothing to delete");
 }
+
+#[test]
+fn a_deleted_tenant_is_out_of_sight_and_its_name_begins_anew() {
+    let mut sandbox = Sandbox::running(BINARY, ARGUMENTS);
+    let [red, blue] = ["red", "blue"].map(|name| sandbox.client().as_tenant(name));
+    let end_ns = now_ns() - 40 * MINUTE_NS;
+    push(&red, end_ns);
+    push(&blue, end_ns);
+    sandbox.flush().unwrap();
+    push(&red, end_ns + 5 * MINUTE_NS);
+    assert_eq!((red.total(QUERY), blue.total(QUERY)), (20, 10), "some in blocks, some in heads");
+
+    let states = |answer: cambium_simulation::Answer| {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let tenants = answer.json()["data"].as_array().unwrap().clone();
+        tenants.iter().map(|tenant| tenant["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let path = "/api/v1/admin/tenants/red";
+    assert_eq!(states(sandbox.operator().get(path, &[]).unwrap()), ["active"]);
+    assert_eq!(states(sandbox.operator().delete(path).unwrap()), ["hidden"]);
+    assert_eq!((red.total(QUERY), blue.total(QUERY)), (0, 10));
+    assert_eq!(red.json("/api/v1/labels", &[("start", "0")])["data"], serde_json::json!([]));
+
+    push(&red, end_ns + 10 * MINUTE_NS);
+    assert_eq!(
+        (red.total(QUERY), blue.total(QUERY)),
+        (10, 10),
+        "a tenant of the same name, with nothing of the old one"
+    );
+    assert_eq!(states(sandbox.operator().get(path, &[]).unwrap()), ["hidden", "active"]);
+    sandbox.flush().unwrap();
+    sandbox.kill();
+    sandbox.start();
+    let [red, blue] = ["red", "blue"].map(|name| sandbox.client().as_tenant(name));
+    assert_eq!((red.total(QUERY), blue.total(QUERY)), (10, 10), "after a restart");
+    let unknown = sandbox.operator().get("/api/v1/admin/tenants/green", &[]).unwrap();
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+    let no_name = sandbox.operator().delete("/api/v1/admin/tenants/a%20b").unwrap();
+    assert!(no_name.status == 400 && no_name.text().contains("tenant: "), "{}", no_name.text());
+}
