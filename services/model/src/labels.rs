@@ -60,9 +60,7 @@ impl Labels {
             if name.as_ref().is_empty() {
                 return Err(LabelsError::EmptyName { index });
             }
-            if !value.as_ref().is_empty() {
-                kept.push((name, value));
-            }
+            kept.push((name, value));
         }
         kept.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
         for pair in kept.windows(2) {
@@ -70,6 +68,8 @@ impl Labels {
                 return Err(LabelsError::Duplicate { name: pair[0].0.as_ref().to_owned() });
             }
         }
+        // Only now: a name that is given twice is refused even where one of the values is empty.
+        kept.retain(|(_, value)| !value.as_ref().is_empty());
         let bytes: usize = kept.iter().map(|(n, v)| n.as_ref().len() + v.as_ref().len()).sum();
         if u32::try_from(bytes).is_err() {
             return Err(LabelsError::TooLarge { bytes });
@@ -221,6 +221,11 @@ mod tests {
         assert_eq!(
             Labels::from_pairs([("a", "1"), ("a", "2")]),
             Err(LabelsError::Duplicate { name: "a".into() })
+        );
+        assert_eq!(
+            Labels::from_pairs([("a", "1"), ("b", "2"), ("a", "")]),
+            Err(LabelsError::Duplicate { name: "a".into() }),
+            "also where one is empty: as a selector it would select nothing"
         );
         assert_eq!(Labels::from_pairs([("b", "1"), ("", "2")]), Err(LabelsError::EmptyName { index: 1 }));
     }
