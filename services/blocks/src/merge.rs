@@ -10,6 +10,7 @@
 //! the tree of all inputs, the tree of one, and some pages of each: never a section of samples.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cambium_model::block::SectionKind;
 use cambium_model::deletion::Deletion;
@@ -51,6 +52,8 @@ pub struct Wanted<'a> {
     pub keep_ids: bool,
     /// How hard samples are compressed.
     pub compression: Compression,
+    /// Set when nobody waits for the result any more.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// How many samples the inputs have of each scope.
@@ -81,7 +84,7 @@ pub fn samples_by_scope(inputs: &[Input]) -> Result<BTreeMap<ScopeName, u64>, Er
 ///
 /// # Errors
 /// [`Error::Corrupt`] and [`Error::Parquet`] where an input does not hold what it says, [`Error::Scratch`] where the
-/// scratch folder fails, [`Error::Encode`].
+/// scratch folder fails, [`Error::Encode`], [`Error::Cancelled`].
 pub fn merge(
     inputs: &[Input],
     wanted: &Wanted<'_>,
@@ -113,6 +116,9 @@ pub fn merge(
     let mut queue = Queue::new(inputs, &sections, &union, &numbers)?;
     let mut rows = Vec::new();
     while let Some((place, series, profile)) = queue.next()? {
+        if wanted.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(Error::Cancelled);
+        }
         queue.samples(place, &profile, &mut rows)?;
         let of_series = &order.series[series as usize];
         let new = NewProfile {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cambium_blocks::layout::merged_path;
 use cambium_blocks::merge::{Input, Wanted, merge, samples_by_scope};
@@ -71,6 +72,15 @@ struct Output<'a> {
     put: Vec<BlockMeta>,
 }
 
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl MergeJob {
     /// Does the work and puts the blocks; committing them is left. Returns their entries, none where nothing is left of
     /// the inputs.
@@ -90,9 +100,11 @@ impl MergeJob {
             .collect();
         let mut output =
             Output { job: self, store, shared: Vec::new(), ready: None, own_blocks: 0, put: Vec::new() };
+        // Ends the thread when this future is dropped: a process that is told to stop does not wait for a merge.
+        let stop = StopOnDrop::default();
         for tenant in tenants {
-            let (job, files) = (self.clone(), files.clone());
-            let merging = tokio::task::spawn_blocking(move || job.merge_tenant(tenant, &files));
+            let (job, files, stop) = (self.clone(), files.clone(), Arc::clone(&stop.0));
+            let merging = tokio::task::spawn_blocking(move || job.merge_tenant(tenant, &files, &stop));
             output.add(tenant, merging.await.map_err(|_| Error::TaskEnded)??).await?;
         }
         output.finish().await
@@ -114,7 +126,12 @@ impl MergeJob {
     }
 
     /// A tenant's part of all inputs: one dataset, or several by scope where it would be too large.
-    fn merge_tenant(&self, tenant: TenantNumber, files: &[Arc<File>]) -> Result<Vec<EncodedDataset>, Error> {
+    fn merge_tenant(
+        &self,
+        tenant: TenantNumber,
+        files: &[Arc<File>],
+        stop: &AtomicBool,
+    ) -> Result<Vec<EncodedDataset>, Error> {
         let mut inputs = Vec::new();
         for (block, file) in self.inputs.iter().zip(files) {
             let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant);
@@ -128,7 +145,7 @@ impl MergeJob {
         let deletions: Vec<Deletion> = recorded.iter().map(|recorded| recorded.deletion.clone()).collect();
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
-        let whole = Wanted { scopes: None, deletions: &deletions, keep_ids, compression };
+        let whole = Wanted { scopes: None, deletions: &deletions, keep_ids, compression, stop: Some(stop) };
         let sections = inputs.iter().flat_map(|input| &input.meta().sections);
         let bytes: u64 = sections.map(|section| section.length).sum();
         let mut parts = Vec::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use cambium_blocks::merge::{Input, Wanted, merge, samples_by_scope};
 use cambium_blocks::series_table::ScopeName;
@@ -52,7 +53,7 @@ fn inputs(profiles: &[Profile], count: usize, place: impl Fn(usize) -> usize) ->
 }
 
 fn everything() -> Wanted<'static> {
-    Wanted { scopes: None, deletions: &[], keep_ids: true, compression: Compression::Cold }
+    Wanted { scopes: None, deletions: &[], keep_ids: true, compression: Compression::Cold, stop: None }
 }
 
 /// A block of the dataset, as whole as an object.
@@ -148,6 +149,14 @@ fn scope(labels: &Labels) -> ScopeName {
         Some(value) => ScopeName { value: value.into(), label: SERVICE_NAME.into() },
         None => ScopeName { value: "unknown".into(), label: "".into() },
     }
+}
+
+#[test]
+fn a_merge_that_nobody_waits_for_ends() {
+    let inputs = inputs(&random_profiles(7, &Shape::default()), 2, |index| index);
+    let stop = AtomicBool::new(true);
+    let stopped = merge(&inputs, &Wanted { stop: Some(&stop), ..everything() }, &Scratch::memory());
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
 }
 
 #[test]

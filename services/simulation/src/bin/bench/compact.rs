@@ -42,7 +42,7 @@ const LARGE_MEMORY_MAX: f64 = 512.0 * (1 << 20) as f64;
 pub const CHILD: &str = "merge-folder";
 
 fn wanted() -> Wanted<'static> {
-    Wanted { scopes: None, deletions: &[], keep_ids: false, compression: Compression::Cold }
+    Wanted { scopes: None, deletions: &[], keep_ids: false, compression: Compression::Cold, stop: None }
 }
 
 /// Merging W from blocks of some minutes, and four gigabytes of it.
