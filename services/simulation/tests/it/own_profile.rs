@@ -96,7 +96,8 @@ fn check_named(profile: &Profile, least: usize) {
     assert!(ours >= least, "{ours} of {all} locations are ours");
     assert!(demangled >= least, "{demangled} of {all} locations are demangled");
     let inlined = count(&|row| row.line.len() > 1);
-    assert!(inlined >= least, "{inlined} of {all} locations have inlined functions");
+    // Few are in a build without optimisation, and which of them are sampled is chance.
+    assert!(inlined > 0, "none of {all} locations has inlined functions");
     let named = count(&|row| !row.line.is_empty());
     assert!(named * 10 > all * 9, "{named} of {all} locations have names");
 
