@@ -50,6 +50,8 @@ pub mod verify;
 
 pub mod local;
 
+pub mod guarded;
+
 pub mod testing;
 
 pub mod error;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cambium_blocks::cache::Cache;
+use cambium_blocks::guarded::{Bounds, Guarded};
 use cambium_blocks::local::DurableLocal;
 use cambium_blocks::source::Source;
 use cambium_distributor::sink::{Ack, Sink, SinkError};
@@ -70,13 +71,14 @@ impl Running {
         let (stop, stopped) = watch::channel(false);
         let limits = watch_overrides(&config, &clock, &tasks)?;
         let metastore = open_metastore(&config).await?;
+        let metrics = Metrics::new();
+        let folder = config.data_dir.join("blocks");
+        let folder = Arc::new(DurableLocal::open(&folder).context("open the folder of blocks")?);
         let shared = Shared {
             clock: Arc::clone(&clock),
-            metrics: Metrics::new(),
+            store: Arc::new(Guarded::new(folder, Bounds::LOCAL, Arc::clone(&clock), &metrics)),
+            metrics,
             limits,
-            store: Arc::new(
-                DurableLocal::open(&config.data_dir.join("blocks")).context("open the folder of blocks")?,
-            ),
             cache: Arc::new(Cache::new(config.blocks.cache_bytes.0)),
             tenants: Arc::new(Tenants::new(Arc::clone(&metastore), Arc::clone(&clock))),
             catalogue: Arc::new(Catalogue::new(Arc::clone(&metastore))),
