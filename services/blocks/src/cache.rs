@@ -37,7 +37,8 @@ pub(crate) enum Part {
     Profiles,
     Stacks,
     LabelSets,
-    RollupIndex,
+    RollupIndex(SectionKind),
+    SeriesBuckets,
     /// Where the pages of a section lie.
     Pages(SectionKind),
 }

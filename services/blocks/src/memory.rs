@@ -10,7 +10,7 @@ use futures::stream::{self, BoxStream};
 
 use crate::dataset::{Chunk, ProfileRow};
 use crate::offload::{Caller, offload};
-use crate::plan::plan_sum;
+use crate::plan::SumPlan;
 use crate::series_table::{RowSet, SeriesTable};
 use crate::source::{Pick, Profiles, SampleScan, Samples, ScanStats, TreeScan};
 use crate::sums::Accumulator;
@@ -134,9 +134,9 @@ fn tree(dataset: &Dataset, scan: &TreeScan, caller: &Caller) -> Result<PartialTr
 }
 
 fn sum(dataset: &Dataset, scan: &TreeScan, caller: &Caller) -> Result<Accumulator, Error> {
-    let plan = plan_sum(&dataset.series, &scan.rows, scan.range, &dataset.rollups);
+    let mut plan = SumPlan::new(&dataset.series, &scan.rows, scan.range);
     let mut sums = Accumulator::sum(dataset.tree.len());
-    for key in &plan.rollups {
+    for key in &plan.take_fine(&dataset.rollups) {
         caller.check()?;
         let values = &dataset.rollups[key];
         let stacks = &dataset.stacks[key.scope_index as usize][..values.len()];
@@ -144,10 +144,11 @@ fn sum(dataset: &Dataset, scan: &TreeScan, caller: &Caller) -> Result<Accumulato
     }
     // For each series the windows to read, if any.
     let mut windows: Vec<&[TimeRange]> = vec![&[]; dataset.series.len()];
-    for read in &plan.reads {
+    let reads = plan.reads(&dataset.series);
+    for read in &reads {
         windows[read.rows.start as usize..read.rows.end as usize].fill(&read.windows);
     }
-    if plan.reads.is_empty() {
+    if reads.is_empty() {
         return Ok(sums);
     }
     let mut adder = Adder::new(sums);

@@ -18,7 +18,7 @@ use cambium_model::deletion::Deletion;
 use crate::Error;
 use crate::series_table::ScopeName;
 use crate::writer::order::Order;
-use crate::writer::samples::{Form, NewProfile, ProfileWriter};
+use crate::writer::samples::{Form, NewProfile, ProfileWriter, Rollups};
 use crate::writer::series::{LabelSets, encode_series};
 use crate::writer::spool::Scratch;
 use crate::writer::stacks::Stacks;
@@ -48,6 +48,8 @@ pub struct Wanted<'a> {
     pub scopes: Option<&'a BTreeSet<ScopeName>>,
     /// Profiles that were deleted.
     pub deletions: &'a [Deletion],
+    /// The level of the block that it is for: higher ones have more rollups.
+    pub level: u8,
     /// Whether profiles keep the ids of their pushes, where all inputs have them.
     pub keep_ids: bool,
     /// How hard samples are compressed.
@@ -105,6 +107,7 @@ pub fn merge(
         labelled: !label_sets.is_empty(),
         keep_ids: wanted.keep_ids && inputs.iter().all(has_ids),
         compression: wanted.compression,
+        rollups: Rollups::of_level(wanted.level),
     };
     let mut writer = ProfileWriter::new(&stacks, form, scratch).map_err(failed)?;
     let numbers = Numbers {

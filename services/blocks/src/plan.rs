@@ -2,28 +2,29 @@
 //!
 //! ```text
 //!   range            [··························)
-//!   buckets    |      |######|######|######|      |      of a scope all of whose series are asked for
+//!   buckets    |      |######|######|######|      |      of a scope all of whose series are asked for, or of a series
 //!              samples ^      rollups       ^ samples
 //! ```
 //!
-//! A bucket without a rollup (nothing was collected, or a sum did not fit) is read from samples like an edge.
+//! Wider buckets come first, then narrower ones in what is left. A bucket without a rollup (nothing was collected, or a sum
+//! did not fit) is read from samples like an edge.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use cambium_model::time::{ROLLUP_BUCKET_NS, TimeRange};
+use cambium_model::time::{COARSE_BUCKET_NS, ROLLUP_BUCKET_NS, TimeRange};
 use hashbrown::HashMap;
 
 use crate::dataset::RollupKey;
 use crate::series_table::{RowSet, SeriesTable};
 
-/// How to sum.
-#[derive(Debug, Default, PartialEq)]
+/// How to sum: what of it rollups give is taken away step by step, and the rest is read.
+#[derive(Debug)]
 pub(crate) struct SumPlan {
-    /// Rollups to add, whole.
-    pub(crate) rollups: Vec<RollupKey>,
-    /// Samples to add.
-    pub(crate) reads: Vec<Read>,
+    /// What is still to be read of scopes all of whose series are asked for.
+    windows: BTreeMap<ScopeKey, Vec<TimeRange>>,
+    rows: RowSet,
+    range: TimeRange,
 }
 
 /// Samples of neighbouring series.
@@ -37,34 +38,62 @@ pub(crate) struct Read {
 
 type ScopeKey = (u32, u32);
 
-/// Plans a sum over these rows and this range, with these rollups at hand.
-pub(crate) fn plan_sum<R>(
-    series: &SeriesTable,
-    rows: &RowSet,
-    range: TimeRange,
-    rollups: &BTreeMap<RollupKey, R>,
-) -> SumPlan {
-    let mut plan = SumPlan::default();
-    let mut windows: HashMap<ScopeKey, Vec<TimeRange>> = HashMap::new();
-    for (type_index, scope_index) in whole_scopes(series, rows) {
-        let key = |bucket_ns| RollupKey { type_index, scope_index, bucket_ns };
-        let of_scope = rollups.range(key(i64::MIN)..=key(i64::MAX)).map(|(key, _)| *key);
-        let first = plan.rollups.len();
-        plan.rollups.extend(of_scope.filter(|key| {
-            let last_ns = key.bucket_ns.saturating_add(ROLLUP_BUCKET_NS - 1);
-            range.covers(key.bucket_ns, last_ns)
-        }));
-        windows.insert((type_index, scope_index), around(range, &plan.rollups[first..]));
+impl SumPlan {
+    /// A plan of a sum over these rows and this range, without rollups.
+    pub(crate) fn new(series: &SeriesTable, rows: &RowSet, range: TimeRange) -> Self {
+        let all: Vec<TimeRange> =
+            Some(range).filter(|range| range.start_ns < range.end_ns).into_iter().collect();
+        let windows = whole_scopes(series, rows).into_iter().map(|scope| (scope, all.clone())).collect();
+        Self { windows, rows: rows.clone(), range }
     }
-    for run in rows.iter().flat_map(|run| runs_of_one_scope(series, run.clone())) {
-        let windows = match windows.get(&scope_key(series, run.start)) {
-            Some(windows) => windows.clone(),
-            None => vec![range],
-        };
-        plan.reads.push(Read { rows: run, windows });
+
+    /// The rollups of wider buckets that are to be added.
+    pub(crate) fn take_coarse<R>(&mut self, rollups: &BTreeMap<RollupKey, R>) -> Vec<RollupKey> {
+        self.take(rollups, COARSE_BUCKET_NS)
     }
-    plan.reads.retain(|read| !read.windows.is_empty());
-    plan
+
+    /// The rollups that are to be added.
+    pub(crate) fn take_fine<R>(&mut self, rollups: &BTreeMap<RollupKey, R>) -> Vec<RollupKey> {
+        self.take(rollups, ROLLUP_BUCKET_NS)
+    }
+
+    fn take<R>(&mut self, rollups: &BTreeMap<RollupKey, R>, width_ns: i64) -> Vec<RollupKey> {
+        let mut taken = Vec::new();
+        for ((type_index, scope_index), windows) in &mut self.windows {
+            let key = |bucket_ns| RollupKey { type_index: *type_index, scope_index: *scope_index, bucket_ns };
+            let mut left = Vec::with_capacity(windows.len());
+            for window in windows.iter() {
+                let of_window = rollups.range(key(window.start_ns)..=key(window.end_ns));
+                let first = taken.len();
+                taken.extend(
+                    of_window.map(|(key, _)| *key).filter(|key| is_whole(key.bucket_ns, width_ns, window)),
+                );
+                left.extend(around(*window, taken[first..].iter().map(|key| key.bucket_ns), width_ns));
+            }
+            *windows = left;
+        }
+        taken
+    }
+
+    /// Whether rollups of whole scopes may still help to read what was collected in this span.
+    pub(crate) fn has_windows(&self, first_ns: i64, last_ns: i64) -> bool {
+        self.windows.values().flatten().any(|window| window.touches(first_ns, last_ns))
+    }
+
+    /// What is left to be read.
+    pub(crate) fn reads(&self, series: &SeriesTable) -> Vec<Read> {
+        let runs = self.rows.iter().flat_map(|run| runs_of_one_scope(series, run.clone()));
+        let reads = runs.map(|run| {
+            let windows = self.windows.get(&scope_key(series, run.start));
+            Read { windows: windows.cloned().unwrap_or_else(|| vec![self.range]), rows: run }
+        });
+        reads.filter(|read| !read.windows.is_empty()).collect()
+    }
+}
+
+/// Whether the bucket lies whole inside the window.
+pub(crate) fn is_whole(bucket_ns: i64, width_ns: i64, window: &TimeRange) -> bool {
+    window.covers(bucket_ns, bucket_ns.saturating_add(width_ns - 1))
 }
 
 fn scope_key(series: &SeriesTable, row: u32) -> ScopeKey {
@@ -103,15 +132,19 @@ fn runs_of_one_scope(series: &SeriesTable, rows: Range<u32>) -> impl Iterator<It
     })
 }
 
-/// What of the range lies outside these buckets.
-fn around(range: TimeRange, inner: &[RollupKey]) -> Vec<TimeRange> {
+/// What of the range lies outside these buckets, which ascend.
+pub(crate) fn around(
+    range: TimeRange,
+    buckets: impl IntoIterator<Item = i64>,
+    width_ns: i64,
+) -> Vec<TimeRange> {
     let mut outside = Vec::new();
     let mut start = range.start_ns;
-    for key in inner {
-        if start < key.bucket_ns {
-            outside.push(TimeRange::new(start, key.bucket_ns));
+    for bucket_ns in buckets {
+        if start < bucket_ns {
+            outside.push(TimeRange::new(start, bucket_ns));
         }
-        start = key.bucket_ns.saturating_add(ROLLUP_BUCKET_NS);
+        start = bucket_ns.saturating_add(width_ns);
     }
     if start < range.end_ns {
         outside.push(TimeRange::new(start, range.end_ns));
@@ -151,10 +184,9 @@ mod tests {
         let keys = [(0, 0), (0, 1), (1, 0)].into_iter().flat_map(|(type_index, scope_index)| {
             [0, W, 3 * W].map(|bucket_ns| (RollupKey { type_index, scope_index, bucket_ns }, ()))
         });
-        let plan = plan_sum(&table, &rows, range, &keys.collect());
-        let got: Vec<_> =
-            plan.rollups.iter().map(|key| (key.type_index, key.scope_index, key.bucket_ns)).collect();
-        assert_eq!(got, rollups);
+        let mut plan = SumPlan::new(&table, &rows, range);
+        let taken = plan.take_fine(&keys.collect());
+        assert_eq!(taken.iter().map(numbers).collect::<Vec<_>>(), rollups);
         let expected: Vec<Read> = reads
             .iter()
             .map(|(start, end, windows)| Read {
@@ -162,7 +194,37 @@ mod tests {
                 windows: windows.iter().map(|(start, end)| TimeRange::new(*start, *end)).collect(),
             })
             .collect();
-        assert_eq!(plan.reads, expected);
+        assert_eq!(plan.reads(&table), expected);
+    }
+
+    fn numbers(key: &RollupKey) -> (u32, u32, i64) {
+        (key.type_index, key.scope_index, key.bucket_ns)
+    }
+
+    #[test]
+    fn wider_buckets_come_first() {
+        const C: i64 = COARSE_BUCKET_NS;
+        let table = table(&[(0, 0), (0, 1)]);
+        let keys = |buckets: &[i64]| -> BTreeMap<RollupKey, ()> {
+            let key =
+                |bucket_ns: &i64| (RollupKey { type_index: 0, scope_index: 0, bucket_ns: *bucket_ns }, ());
+            buckets.iter().map(key).collect()
+        };
+        let mut plan = SumPlan::new(&table, &vec![0..2], TimeRange::new(C - W - 5, 4 * C));
+        let taken = plan.take_coarse(&keys(&[0, C, 3 * C, 4 * C]));
+        assert_eq!(taken.iter().map(numbers).collect::<Vec<_>>(), [(0, 0, C), (0, 0, 3 * C)]);
+        assert!(plan.has_windows(C - 5, C - 5));
+        assert!(!plan.windows[&(0, 0)].iter().any(|window| window.touches(C, 2 * C - 1)));
+        let taken = plan.take_fine(&keys(&[C - 2 * W, C - W, C, 2 * C + W]));
+        assert_eq!(taken.iter().map(numbers).collect::<Vec<_>>(), [(0, 0, C - W), (0, 0, 2 * C + W)]);
+        let windows = |list: Windows<'_>| list.iter().map(|(a, b)| TimeRange::new(*a, *b)).collect();
+        let left: Vec<TimeRange> = windows(&[(C - W - 5, C - W), (2 * C, 2 * C + W), (2 * C + 2 * W, 3 * C)]);
+        assert_eq!(plan.windows[&(0, 0)], left);
+        let all = windows(&[(C - W - 5, 4 * C)]);
+        assert_eq!(
+            plan.reads(&table),
+            [Read { rows: 0..1, windows: left }, Read { rows: 1..2, windows: all }]
+        );
     }
 
     #[test]

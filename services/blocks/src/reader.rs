@@ -10,22 +10,23 @@
 //! corrupt one gives an error that names section and reason, never a panic; no more bytes are fetched than the rows
 //! asked for lie in, rounded to pieces of 256 KiB.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cambium_model::block::{BlockMeta, SectionKind};
 use cambium_model::profile::SampleLabels;
-use cambium_model::time::TimeRange;
+use cambium_model::time::{ROLLUP_BUCKET_NS, TimeRange, bucket_start};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
 use crate::cache::Cache;
-use crate::dataset::CHUNK_SAMPLES;
+use crate::dataset::{CHUNK_SAMPLES, RollupKey};
 use crate::offload::offload;
-use crate::plan::{SumPlan, plan_sum};
+use crate::plan::{Read, SumPlan, around, is_whole};
 use crate::series_table::{RowSet, SeriesTable};
 use crate::source::{Pick, Profiles, SampleScan, Samples, ScanStats, TreeScan};
 use crate::sums::Accumulator;
@@ -54,6 +55,7 @@ mod table;
 pub(crate) mod unpack;
 
 use fetch::{Dataset, count};
+use rollup::SeriesBuckets;
 use scan::{Step, push_step};
 use side::{ProfileTable, StackTable};
 
@@ -104,21 +106,37 @@ impl BlockSource {
         &self,
         scan: &TreeScan,
         series: &Arc<SeriesTable>,
-        sums: Accumulator,
+        mut sums: Accumulator,
     ) -> Result<Accumulator, Error> {
-        let index = self.dataset.rollup_index().await?;
-        let (series, rows, range) = (Arc::clone(series), scan.rows.clone(), scan.range);
-        let rollups = Arc::clone(&index);
-        let plan = offload(move |_| Ok(plan_sum(&series, &rows, range, &rollups.rows))).await?;
-        let mut steps = Vec::new();
-        plan.rollups.iter().for_each(|key| push_step(&mut steps, index.rows[key].clone(), None));
-        let sums = scan::add(&self.dataset, SectionKind::Rollup, "sum", &steps, sums).await?;
-        if plan.reads.is_empty() {
+        let dataset = &*self.dataset;
+        let (first_ns, last_ns) = (dataset.meta().first_ns, dataset.meta().last_ns);
+        let (table, rows, range) = (Arc::clone(series), scan.rows.clone(), scan.range);
+        let mut plan = offload(move |_| Ok(SumPlan::new(&table, &rows, range))).await?;
+        for (kind, take) in ROLLUPS {
+            if plan.has_windows(first_ns, last_ns) {
+                let index = dataset.rollup_index(kind).await?;
+                let taken = take(&mut plan, &index.rows);
+                let mut steps = Vec::with_capacity(taken.len());
+                taken.iter().for_each(|key| push_step(&mut steps, index.rows[key].clone(), None));
+                sums = scan::add(dataset, kind, "sum", &steps, sums).await?;
+            }
+        }
+        let mut reads = plan.reads(series);
+        reads.iter_mut().for_each(|read| read.windows.retain(|window| window.touches(first_ns, last_ns)));
+        reads.retain(|read| !read.windows.is_empty());
+        if reads.iter().flat_map(|read| &read.windows).any(holds_a_bucket)
+            && let Some(buckets) = dataset.series_buckets().await?
+        {
+            let (steps, left) = offload(move |_| Ok(series_steps(&buckets, &reads))).await?;
+            reads = left;
+            sums = scan::add(dataset, SectionKind::SeriesRollup, "sum", &steps, sums).await?;
+        }
+        if reads.is_empty() {
             return Ok(sums);
         }
-        let profiles = self.dataset.profiles().await?;
-        let steps = offload(move |_| Ok(read_steps(&profiles, &plan))).await?;
-        scan::add(&self.dataset, SectionKind::Samples, "value", &steps, sums).await
+        let profiles = dataset.profiles().await?;
+        let steps = offload(move |_| Ok(read_steps(&profiles, &reads))).await?;
+        scan::add(dataset, SectionKind::Samples, "value", &steps, sums).await
     }
 
     /// The sums of the profiles that `pick` picks of each series.
@@ -136,9 +154,37 @@ impl BlockSource {
     }
 }
 
-fn read_steps(profiles: &ProfileTable, plan: &SumPlan) -> Vec<Step> {
+/// The rollups of scopes, the ones of wider buckets first.
+type Take = fn(&mut SumPlan, &BTreeMap<RollupKey, Range<u64>>) -> Vec<RollupKey>;
+const ROLLUPS: [(SectionKind, Take); 2] =
+    [(SectionKind::CoarseRollup, SumPlan::take_coarse), (SectionKind::Rollup, SumPlan::take_fine)];
+
+/// Whether a bucket may lie whole inside the window.
+fn holds_a_bucket(window: &TimeRange) -> bool {
+    let first_ns = bucket_start(window.start_ns.saturating_add(ROLLUP_BUCKET_NS - 1));
+    is_whole(first_ns, ROLLUP_BUCKET_NS, window)
+}
+
+/// Rollups of series to add, and what is left to be read.
+fn series_steps(buckets: &SeriesBuckets, reads: &[Read]) -> (Vec<Step>, Vec<Read>) {
+    let (mut steps, mut left) = (Vec::new(), Vec::new());
+    for (read, row) in reads.iter().flat_map(|read| read.rows.clone().map(move |row| (read, row))) {
+        let mut windows = Vec::new();
+        for window in &read.windows {
+            let whole = buckets.within(row, window);
+            push_step(&mut steps, buckets.rows(&whole), None);
+            windows.extend(around(*window, buckets.bucket_ns[whole].iter().copied(), ROLLUP_BUCKET_NS));
+        }
+        if !windows.is_empty() {
+            left.push(Read { rows: row..row + 1, windows });
+        }
+    }
+    (steps, left)
+}
+
+fn read_steps(profiles: &ProfileTable, reads: &[Read]) -> Vec<Step> {
     let mut steps = Vec::new();
-    for read in &plan.reads {
+    for read in reads {
         for row in read.rows.clone() {
             for window in &read.windows {
                 push_step(&mut steps, profiles.samples(&profiles.of_series(row, *window)), None);

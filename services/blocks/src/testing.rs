@@ -245,6 +245,22 @@ impl Default for Shape {
     }
 }
 
+impl Shape {
+    /// Many profiles of few series and stacks, over hours: every kind of rollup pays.
+    pub fn dense() -> Self {
+        Self {
+            profiles: 500,
+            services: 1,
+            pods: 1,
+            types: 1,
+            depth: 1,
+            locations: 1,
+            span_ns: 9_000 * SECOND_NS,
+            ..Self::default()
+        }
+    }
+}
+
 /// Random profiles; the same seed and shape give the same ones.
 pub fn random_profiles(seed: u64, shape: &Shape) -> Vec<Profile> {
     let mut random = Random(seed);

@@ -111,7 +111,13 @@ fn check_dataset(dataset: &DatasetMeta, mut end: u64) -> Result<u64, String> {
             Some(section_end) if section.offset >= end => end = section_end,
             _ => return Err(format!("section {} overlaps the one before", section_name(kind))),
         }
-        let in_ranges = matches!(kind, SectionKind::Samples | SectionKind::Rollup);
+        let in_ranges = matches!(
+            kind,
+            SectionKind::Samples
+                | SectionKind::Rollup
+                | SectionKind::CoarseRollup
+                | SectionKind::SeriesRollup
+        );
         if section.rows / ROWS_PER_BYTE_MAX > section.length || (!in_ranges && section.rows > SIDE_ROWS_MAX) {
             return Err(format!("section {} has {} rows", section_name(kind), section.rows));
         }
@@ -159,6 +165,9 @@ pub fn section_name(kind: SectionKind) -> &'static str {
         SectionKind::Nodes => "nodes",
         SectionKind::Locations => "locations",
         SectionKind::LabelSets => "label_sets",
+        SectionKind::CoarseRollup => "rollup_2h",
+        SectionKind::SeriesRollup => "series_rollup",
+        SectionKind::SeriesBuckets => "series_buckets",
     }
 }
 

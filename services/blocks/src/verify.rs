@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cambium_model::block::{BlockMeta, SectionKind};
-use cambium_model::time::{ROLLUP_BUCKET_NS, bucket_start};
+use cambium_model::time::{ROLLUP_BUCKET_NS, bucket_start, coarse_bucket_start};
 
 use crate::Error;
 use crate::dataset::{CHUNK_SAMPLES, RollupKey};
 use crate::reader::pages::{Pages, Pieces};
 use crate::reader::place::Place;
-use crate::reader::rollup::RollupIndex;
+use crate::reader::rollup::{RollupIndex, SeriesBuckets};
 use crate::reader::series;
 use crate::reader::side::{ProfileTable, StackSections, StackTable, label_sets};
 use crate::series_table::SeriesTable;
@@ -38,8 +38,16 @@ struct DatasetCheck {
     stacks: StackTable,
     label_sets: usize,
     samples: Open,
-    rollup: Open,
-    rollup_index: RollupIndex,
+    rollups: Vec<Rollup>,
+    series_rollup: Option<(Open, SeriesBuckets)>,
+}
+
+/// A section of rollups of scopes.
+struct Rollup {
+    open: Open,
+    index: RollupIndex,
+    /// The start of the bucket that holds an instant.
+    bucket_start: fn(i64) -> i64,
 }
 
 /// A section that is read in batches.
@@ -99,9 +107,23 @@ impl DatasetCheck {
             let (pages, pieces) = Pages::whole(&place, &bytes)?;
             Ok(Open { pages, pieces: Arc::new(pieces) })
         };
-        let (samples, rollup) = (open(SectionKind::Samples)?, open(SectionKind::Rollup)?);
-        let rollup_index = RollupIndex::read(&rollup.pages, &rollup.pieces)?;
-        Ok(Self { series, profiles, stacks, label_sets, samples, rollup, rollup_index })
+        let rollup = |kind, bucket_start| {
+            let open = open(kind)?;
+            let index = RollupIndex::read(&open.pages, &open.pieces)?;
+            Ok::<_, Error>(Rollup { open, index, bucket_start })
+        };
+        let mut rollups = vec![rollup(SectionKind::Rollup, bucket_start)?];
+        if dataset.section(SectionKind::CoarseRollup).is_some() {
+            rollups.push(rollup(SectionKind::CoarseRollup, coarse_bucket_start)?);
+        }
+        let mut series_rollup = None;
+        if let Some(section) = dataset.section(SectionKind::SeriesRollup) {
+            let (place, bytes) = part(SectionKind::SeriesBuckets)?;
+            let buckets = SeriesBuckets::decode(&place, bytes, dataset.series, section.rows)?;
+            series_rollup = Some((open(SectionKind::SeriesRollup)?, buckets));
+        }
+        let samples = open(SectionKind::Samples)?;
+        Ok(Self { series, profiles, stacks, label_sets, samples, rollups, series_rollup })
     }
 
     /// Walks the profiles of one (type, scope) after the other and compares samples with profiles, then rollups with
@@ -112,8 +134,10 @@ impl DatasetCheck {
             let row = columns.series[profile] as usize;
             (self.series.type_of[row], self.series.scope_of[row])
         };
-        let mut rollups_seen = 0;
+        let mut rollups_seen = vec![0; self.rollups.len()];
+        let mut series_seen = 0;
         let mut buckets: BTreeMap<i64, Sums> = BTreeMap::new();
+        let mut of_series = SeriesSums::default();
         let mut start = 0;
         while start < columns.series.len() {
             let mut end = start;
@@ -122,20 +146,39 @@ impl DatasetCheck {
                 samples += columns.samples[end] as usize;
                 end += 1;
             }
-            self.check_profiles(start..end, &mut buckets)?;
+            self.check_profiles(start..end, &mut buckets, &mut of_series)?;
             if end == columns.series.len() || key(end) != key(start) {
-                rollups_seen += self.check_rollups(key(start), &std::mem::take(&mut buckets))?;
+                let expected = std::mem::take(&mut buckets);
+                for (rollup, seen) in self.rollups.iter().zip(&mut rollups_seen) {
+                    *seen += rollup.check(key(start), &expected)?;
+                }
+                of_series.end();
+            }
+            for (key, sums) in of_series.ended.drain(..) {
+                series_seen += self.check_series(key, &sums)?;
             }
             start = end;
         }
-        if rollups_seen != self.rollup_index.rows.len() {
-            return Err(self.rollup.pages.place.corrupt("sums what has no samples"));
+        for (rollup, seen) in self.rollups.iter().zip(rollups_seen) {
+            if seen != rollup.index.rows.len() {
+                return Err(rollup.open.pages.place.corrupt("sums what has no samples"));
+            }
         }
-        Ok(())
+        match &self.series_rollup {
+            Some((open, buckets)) if buckets.bucket_ns.len() != series_seen => {
+                Err(open.pages.place.corrupt("sums what has no samples"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks the samples of neighbouring profiles and adds them to the sums of their buckets.
-    fn check_profiles(&self, profiles: Range<usize>, buckets: &mut BTreeMap<i64, Sums>) -> Result<(), Error> {
+    fn check_profiles(
+        &self,
+        profiles: Range<usize>,
+        buckets: &mut BTreeMap<i64, Sums>,
+        of_series: &mut SeriesSums,
+    ) -> Result<(), Error> {
         let rows = self.profiles.samples(&profiles);
         let samples = SampleColumns {
             series: self.samples.u32("series", &rows)?,
@@ -159,13 +202,11 @@ impl DatasetCheck {
             if within.is_empty() || columns.time_ns[profile] < i64::MIN + ROLLUP_BUCKET_NS {
                 continue;
             }
-            let bucket = buckets.entry(bucket_start(columns.time_ns[profile])).or_default();
-            let mut before = None;
-            for (stack, value) in samples.stacks[within.clone()].iter().zip(&samples.values[within]) {
-                let (sum, profiles) = bucket.entry(*stack).or_default();
-                *sum += i128::from(*value);
-                *profiles += u32::from(before != Some(stack));
-                before = Some(stack);
+            let bucket_ns = bucket_start(columns.time_ns[profile]);
+            let (stacks, values) = (&samples.stacks[within.clone()], &samples.values[within]);
+            add(buckets.entry(bucket_ns).or_default(), stacks, values);
+            if self.series_rollup.is_some() {
+                add(of_series.at((columns.series[profile], bucket_ns)), stacks, values);
             }
         }
         Ok(())
@@ -206,30 +247,87 @@ impl DatasetCheck {
         Ok(())
     }
 
-    /// Compares the rollups of one (type, scope) that the block has and returns how many those are.
-    fn check_rollups(
+    /// Compares the rollup of one series and bucket, if the block has it; whether it does.
+    fn check_series(&self, (row, bucket_ns): (u32, i64), expected: &Sums) -> Result<usize, Error> {
+        let Some((open, buckets)) = &self.series_rollup else { return Ok(0) };
+        let all = buckets.of_series(row);
+        let Ok(found) = buckets.bucket_ns[all.clone()].binary_search(&bucket_ns) else {
+            return Ok(0); // read from samples
+        };
+        let bucket = all.start + found;
+        let rows = buckets.rows(&(bucket..bucket + 1));
+        let ordered: Vec<_> = if bucket.is_multiple_of(2) {
+            expected.iter().collect()
+        } else {
+            expected.iter().rev().collect()
+        };
+        open.check(&rows, ordered)?;
+        let is_other = |values: Vec<i64>, own: i64| values.iter().any(|value| *value != own);
+        let series = open.u32("series", &rows)?.into_iter().map(i64::from).collect();
+        if is_other(series, i64::from(row)) || is_other(open.i64("bucket_ns", &rows)?, bucket_ns) {
+            return Err(open
+                .pages
+                .place
+                .corrupt("rows are of another series or bucket than series_buckets says"));
+        }
+        Ok(1)
+    }
+}
+
+/// Adds a profile's samples, equal stacks next to each other.
+fn add(sums: &mut Sums, stacks: &[u32], values: &[i64]) {
+    let mut before = None;
+    for (stack, value) in stacks.iter().zip(values) {
+        let (sum, profiles) = sums.entry(*stack).or_default();
+        *sum += i128::from(*value);
+        *profiles += u32::from(before != Some(stack));
+        before = Some(stack);
+    }
+}
+
+/// Sums of one series and bucket after the other.
+#[derive(Default)]
+struct SeriesSums {
+    current: Option<((u32, i64), Sums)>,
+    ended: Vec<((u32, i64), Sums)>,
+}
+
+impl SeriesSums {
+    fn at(&mut self, key: (u32, i64)) -> &mut Sums {
+        if self.current.as_ref().is_some_and(|(held, _)| *held != key) {
+            self.end();
+        }
+        &mut self.current.get_or_insert_with(|| (key, Sums::new())).1
+    }
+
+    fn end(&mut self) {
+        self.ended.extend(self.current.take());
+    }
+}
+
+impl Rollup {
+    /// Compares the rollups of one (type, scope) that the block has with the sums by bucket of ten minutes, and returns how
+    /// many those are.
+    fn check(
         &self,
         (type_index, scope_index): (u32, u32),
         buckets: &BTreeMap<i64, Sums>,
     ) -> Result<usize, Error> {
+        let mut expected: BTreeMap<i64, Sums> = BTreeMap::new();
+        for (bucket_ns, sums) in buckets {
+            let bucket = expected.entry((self.bucket_start)(*bucket_ns)).or_default();
+            for (stack, (sum, profiles)) in sums {
+                let held = bucket.entry(*stack).or_default();
+                *held = (held.0 + sum, held.1 + profiles);
+            }
+        }
         let mut seen = 0;
-        for (bucket_ns, expected) in buckets {
-            let key = RollupKey { type_index, scope_index, bucket_ns: *bucket_ns };
-            let Some(rows) = self.rollup_index.rows.get(&key) else {
-                continue; // read from samples
-            };
-            seen += 1;
-            let stacks = self.rollup.u32("stack", rows)?;
-            let sums = self.rollup.i64("sum", rows)?;
-            let profiles = self.rollup.u32("profiles", rows)?;
-            let got = stacks.into_iter().zip(sums.into_iter().map(i128::from).zip(profiles));
-            if !got.eq(expected.iter().map(|(stack, sum)| (*stack, *sum))) {
-                let Range { start, end } = rows;
-                return Err(self
-                    .rollup
-                    .pages
-                    .place
-                    .corrupt(format_args!("rows {start} to {end} are not the samples' sums")));
+        for (bucket_ns, expected) in expected {
+            let key = RollupKey { type_index, scope_index, bucket_ns };
+            // One that is missing is read from samples.
+            if let Some(rows) = self.index.rows.get(&key) {
+                seen += 1;
+                self.open.check(rows, expected.iter().collect())?;
             }
         }
         Ok(seen)
@@ -237,6 +335,19 @@ impl DatasetCheck {
 }
 
 impl Open {
+    /// Compares rows of a rollup with the sums that they should be.
+    fn check(&self, rows: &Range<u64>, expected: Vec<(&u32, &(i128, u32))>) -> Result<(), Error> {
+        let stacks = self.u32("stack", rows)?;
+        let sums = self.i64("sum", rows)?;
+        let profiles = self.u32("profiles", rows)?;
+        let got = stacks.into_iter().zip(sums.into_iter().map(i128::from).zip(profiles));
+        if got.eq(expected.into_iter().map(|(stack, sum)| (*stack, *sum))) {
+            return Ok(());
+        }
+        let Range { start, end } = rows;
+        Err(self.pages.place.corrupt(format_args!("rows {start} to {end} are not the samples' sums")))
+    }
+
     fn u32(&self, column: &str, rows: &Range<u64>) -> Result<Vec<u32>, Error> {
         let mut values = Vec::new();
         for (group, rows) in self.pages.by_group(rows) {

@@ -30,12 +30,14 @@ pub(crate) mod samples;
 
 mod rollup;
 
+mod series_rollup;
+
 pub(crate) mod section;
 
 pub mod spool;
 
 use order::Order;
-use samples::{Encoded, Form, NewProfile, ProfileWriter};
+use samples::{Encoded, Form, NewProfile, ProfileWriter, Rollups};
 use section::{Section, zstd};
 use series::LabelSets;
 use spool::Scratch;
@@ -249,7 +251,8 @@ fn encode_dataset(
     }
     let label_sets = LabelSets::new(&dataset.label_sets, &used);
     let keep_ids = level <= PROFILE_ID_LEVEL_MAX;
-    let form = Form { labelled: !label_sets.is_empty(), keep_ids, compression };
+    let rollups = Rollups::of_level(level);
+    let form = Form { labelled: !label_sets.is_empty(), keep_ids, compression, rollups };
     let mut writer = ProfileWriter::new(&stacks, form, &scratch)?;
     let (mut rows, mut values): (Vec<(u64, i64)>, Vec<i64>) = (Vec::new(), Vec::new());
     for profile in &profiles {
@@ -321,7 +324,13 @@ pub(crate) fn finish_dataset(
         sections: Vec::new(),
         deletions_done: 0,
     };
-    let mut sections = vec![side.series, encoded.profiles, encoded.samples, encoded.rollup];
+    let mut sections = vec![encoded.samples];
+    let (rows, buckets) = encoded.series_rollup.unzip();
+    sections.extend(rows);
+    sections.push(encoded.rollup);
+    sections.extend(encoded.coarse_rollup);
+    sections.extend(buckets);
+    sections.extend([encoded.profiles, side.series]);
     sections.extend(side.stacks.encode(scratch)?);
     if !side.label_sets.is_empty() {
         sections.push(side.label_sets.encode(scratch)?);

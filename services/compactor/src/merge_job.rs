@@ -145,7 +145,14 @@ impl MergeJob {
         let deletions: Vec<Deletion> = recorded.iter().map(|recorded| recorded.deletion.clone()).collect();
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
-        let whole = Wanted { scopes: None, deletions: &deletions, keep_ids, compression, stop: Some(stop) };
+        let whole = Wanted {
+            scopes: None,
+            deletions: &deletions,
+            level: self.level,
+            keep_ids,
+            compression,
+            stop: Some(stop),
+        };
         let sections = inputs.iter().flat_map(|input| &input.meta().sections);
         let bytes: u64 = sections.map(|section| section.length).sum();
         let mut parts = Vec::new();

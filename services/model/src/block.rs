@@ -62,15 +62,25 @@ pub enum SectionKind {
     Locations = 7,
     /// Labels of samples.
     LabelSets = 8,
+    /// Sums by (type, scope, 2-hour bucket, stack).
+    CoarseRollup = 9,
+    /// Sums by (series, 10-minute bucket, stack).
+    SeriesRollup = 10,
+    /// How many rows of the last each (series, bucket) has.
+    SeriesBuckets = 11,
 }
 
 impl SectionKind {
-    /// Every kind, in the order they stand in a dataset.
-    pub const ALL: [Self; 8] = [
-        Self::Series,
-        Self::Profiles,
+    /// Every kind, in the order they stand in a dataset: what queries read in parts comes first, so that what they need
+    /// whole lies together.
+    pub const ALL: [Self; 11] = [
         Self::Samples,
+        Self::SeriesRollup,
         Self::Rollup,
+        Self::CoarseRollup,
+        Self::SeriesBuckets,
+        Self::Profiles,
+        Self::Series,
         Self::Stacks,
         Self::Nodes,
         Self::Locations,

@@ -10,6 +10,9 @@ pub const DAY_NS: i64 = 86_400 * SECOND_NS;
 /// Width of a rollup bucket in every block.
 pub const ROLLUP_BUCKET_NS: i64 = 600 * SECOND_NS;
 
+/// Width of the wider buckets that blocks of the highest level have besides.
+pub const COARSE_BUCKET_NS: i64 = 12 * ROLLUP_BUCKET_NS;
+
 /// A half-open range: `start_ns` belongs to it, `end_ns` does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimeRange {
@@ -48,6 +51,11 @@ impl TimeRange {
 /// Start of the rollup bucket that holds this instant.
 pub fn bucket_start(time_ns: i64) -> i64 {
     time_ns.div_euclid(ROLLUP_BUCKET_NS) * ROLLUP_BUCKET_NS
+}
+
+/// Start of the wider bucket that holds this instant.
+pub fn coarse_bucket_start(time_ns: i64) -> i64 {
+    time_ns.div_euclid(COARSE_BUCKET_NS) * COARSE_BUCKET_NS
 }
 
 /// Why a text is not an instant.

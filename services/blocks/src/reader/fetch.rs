@@ -12,7 +12,7 @@ use object_store::path::Path;
 
 use super::pages::{Pages, Parsed, Pieces, tail_guess};
 use super::place::Place;
-use super::rollup::RollupIndex;
+use super::rollup::{RollupIndex, SeriesBuckets};
 use super::series;
 use super::side::{ProfileTable, StackSections, StackTable, label_sets};
 use crate::Error;
@@ -141,14 +141,30 @@ impl Dataset {
         Ok(Arc::clone(&*self.cache.part::<Arc<Vec<SampleLabels>>>(&self.key, Part::LabelSets, load).await?))
     }
 
-    pub(super) async fn rollup_index(&self) -> Result<Arc<RollupIndex>, Error> {
+    /// Of the rollups of this kind; empty where there are none.
+    pub(super) async fn rollup_index(&self, kind: SectionKind) -> Result<Arc<RollupIndex>, Error> {
+        if self.meta().section(kind).is_none() {
+            return Ok(Arc::default());
+        }
         let load = Box::pin(async {
-            let pages = self.pages(SectionKind::Rollup).await?;
+            let pages = self.pages(kind).await?;
             let wanted = RollupIndex::wanted(&pages)?;
             let pieces = self.pieces(&pages, wanted).await?;
             offload(move |_| RollupIndex::read(&pages, &pieces)).await
         });
-        self.cache.part(&self.key, Part::RollupIndex, load).await
+        self.cache.part(&self.key, Part::RollupIndex(kind), load).await
+    }
+
+    /// Where the rollups of series lie; `None` where there are none.
+    pub(super) async fn series_buckets(&self) -> Result<Option<Arc<SeriesBuckets>>, Error> {
+        let Some(rollup) = self.meta().section(SectionKind::SeriesRollup) else { return Ok(None) };
+        let load = Box::pin(async {
+            let place = self.place(SectionKind::SeriesBuckets)?;
+            let bytes = self.section(&place).await?;
+            let (series, rows) = (self.meta().series, rollup.rows);
+            offload(move |_| SeriesBuckets::decode(&place, bytes, series, rows)).await
+        });
+        self.cache.part(&self.key, Part::SeriesBuckets, load).await.map(Some)
     }
 
     /// Where the pages of a section lie.

@@ -1,13 +1,19 @@
-//! Which rows of `rollup` are of which (type, scope, bucket).
+//! Which rows of `rollup` are of which (type, scope, bucket), and which of `series_rollup` of which (series, bucket).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use cambium_model::time::{ROLLUP_BUCKET_NS, TimeRange};
+
 use super::pages::{Pages, Pieces};
+use super::place::Place;
+use super::table::Table;
 use crate::Error;
 use crate::cache::Weigh;
 use crate::dataset::RollupKey;
+use crate::plan::is_whole;
 
 /// The rows of each key.
 #[derive(Debug, Default)]
@@ -57,5 +63,69 @@ impl RollupIndex {
         }
         index.rows.extend(last);
         Ok(index)
+    }
+}
+
+/// The rows of each series' buckets.
+#[derive(Debug)]
+pub(crate) struct SeriesBuckets {
+    /// The first bucket of each series, and after the last one their number.
+    starts: Vec<usize>,
+    pub(crate) bucket_ns: Vec<i64>,
+    /// The first row of each bucket, and after the last one their number.
+    first_row: Vec<u64>,
+}
+
+impl Weigh for SeriesBuckets {
+    fn weight(&self) -> usize {
+        self.starts.len() * 8 + self.bucket_ns.len() * 16
+    }
+}
+
+impl SeriesBuckets {
+    pub(crate) fn decode(place: &Place, bytes: Bytes, series: u64, rows: u64) -> Result<Self, Error> {
+        let table = Table::open(place, bytes)?;
+        let (series_of, bucket_ns) = (table.u32("series")?, table.i64("bucket_ns")?);
+        if !series_of.iter().zip(&bucket_ns).is_sorted_by(|a, b| a < b) {
+            return Err(place.corrupt("is not sorted by series and bucket"));
+        }
+        if series_of.last().is_some_and(|last| u64::from(*last) >= series) {
+            return Err(place.corrupt("a bucket is of no series"));
+        }
+        let mut first_row = vec![0u64];
+        for count in table.u32("rows")? {
+            first_row.push(first_row[first_row.len() - 1] + u64::from(count));
+        }
+        if first_row.last() != Some(&rows) {
+            return Err(
+                place.corrupt(format_args!("series_rollup has {rows} rows, not those of all buckets"))
+            );
+        }
+        let mut starts = Vec::with_capacity(series as usize + 1);
+        for (bucket, row) in series_of.iter().enumerate() {
+            starts.resize(*row as usize + 1, bucket);
+        }
+        starts.resize(series as usize + 1, series_of.len());
+        Ok(Self { starts, bucket_ns, first_row })
+    }
+
+    /// The buckets of a series.
+    pub(crate) fn of_series(&self, row: u32) -> Range<usize> {
+        self.starts[row as usize]..self.starts[row as usize + 1]
+    }
+
+    /// The buckets of a series that lie whole inside the window.
+    pub(crate) fn within(&self, row: u32, window: &TimeRange) -> Range<usize> {
+        let all = self.of_series(row);
+        let of_series = &self.bucket_ns[all.clone()];
+        let start = all.start + of_series.partition_point(|bucket_ns| *bucket_ns < window.start_ns);
+        let is_before =
+            |bucket_ns: &i64| *bucket_ns < window.start_ns || is_whole(*bucket_ns, ROLLUP_BUCKET_NS, window);
+        start..all.start + of_series.partition_point(is_before)
+    }
+
+    /// The rows of a run of buckets.
+    pub(crate) fn rows(&self, buckets: &Range<usize>) -> Range<u64> {
+        self.first_row[buckets.start]..self.first_row[buckets.end]
     }
 }

@@ -79,8 +79,8 @@ pub(super) async fn add(
     let pages = dataset.pages(kind).await?;
     let columns = [pages.column("stack")?, pages.column(values)?];
     let counter = match kind {
-        SectionKind::Rollup => &dataset.counters.rollup_rows,
-        _ => &dataset.counters.sample_rows,
+        SectionKind::Samples => &dataset.counters.sample_rows,
+        _ => &dataset.counters.rollup_rows,
     };
     count(counter, steps.iter().map(|step| step.rows.end - step.rows.start).sum());
     let mut fetched = std::pin::pin!(fetch_ahead(dataset, &pages, steps, columns.to_vec()));

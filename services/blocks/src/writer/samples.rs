@@ -1,4 +1,4 @@
-//! The sections `profiles` and `samples`, and on the way the rollup: profiles come in, in the block's order, and are
+//! The sections `profiles` and `samples`, and on the way the rollups: profiles come in, in the block's order, and are
 //! written a row group at a time, so that a block of any size needs little memory.
 
 use cambium_model::block::SectionKind;
@@ -9,6 +9,7 @@ use parquet::errors::Result;
 use super::Compression;
 use super::rollup::Rollup;
 use super::section::{Column, ROW_GROUP_ROWS_MAX, Section, SectionWriter, Shape, Values, ids, zstd};
+use super::series_rollup::SeriesRollup;
 use super::spool::Scratch;
 use super::stacks::Stacks;
 
@@ -20,6 +21,29 @@ pub(crate) struct Form {
     /// Whether profiles keep the ids of their pushes.
     pub(crate) keep_ids: bool,
     pub(crate) compression: Compression,
+    pub(crate) rollups: Rollups,
+}
+
+/// Which sums are written besides those by scope and bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rollups {
+    /// None: the block will soon be merged.
+    Few,
+    /// Those by series, where they pay.
+    Series,
+    /// Those, and by wider buckets.
+    All,
+}
+
+impl Rollups {
+    /// What a block of this level has.
+    pub(crate) fn of_level(level: u8) -> Self {
+        match level {
+            0 => Self::Few,
+            1 | 2 => Self::Series,
+            _ => Self::All,
+        }
+    }
 }
 
 /// A profile on its way into a block.
@@ -44,6 +68,9 @@ pub(crate) struct Encoded {
     pub(crate) profiles: Section,
     pub(crate) samples: Section,
     pub(crate) rollup: Section,
+    pub(crate) coarse_rollup: Option<Section>,
+    /// The rows, and how many each bucket has.
+    pub(crate) series_rollup: Option<(Section, Section)>,
     pub(crate) first_ns: i64,
     pub(crate) last_ns: i64,
 }
@@ -53,6 +80,7 @@ pub(crate) struct ProfileWriter<'a> {
     profiles: Profiles,
     samples: Samples,
     rollup: Rollup<'a>,
+    series_rollup: Option<SeriesRollup<'a>>,
     /// Profiles so far.
     written: usize,
     current_type: Option<u32>,
@@ -61,10 +89,13 @@ pub(crate) struct ProfileWriter<'a> {
 
 impl<'a> ProfileWriter<'a> {
     pub(crate) fn new(stacks: &'a Stacks, form: Form, scratch: &Scratch) -> Result<Self> {
+        let by_series = form.rollups != Rollups::Few;
+        let by_series = by_series.then(|| SeriesRollup::new(stacks, form.compression, scratch));
         Ok(Self {
             profiles: Profiles::new(form.keep_ids, scratch)?,
             samples: Samples::new(form, scratch)?,
-            rollup: Rollup::new(stacks, form.compression, scratch)?,
+            rollup: Rollup::new(stacks, form.compression, form.rollups == Rollups::All, scratch)?,
+            series_rollup: by_series.transpose()?,
             written: 0,
             current_type: None,
             times: None,
@@ -84,7 +115,15 @@ impl<'a> ProfileWriter<'a> {
             rows.reverse();
         }
         self.written += 1;
-        self.rollup.add(profile.type_index, profile.scope_index, bucket_start(profile.time_ns), rows)?;
+        let bucket_ns = bucket_start(profile.time_ns);
+        let sums = rows.iter().map(|(key, value)| (*key, *value, 1));
+        self.rollup.add((profile.type_index, profile.scope_index), bucket_ns, sums.clone())?;
+        if let Some(rollup) = &mut self.series_rollup {
+            rollup.add((profile.series, profile.scope_index), bucket_ns, sums)?;
+            if rollup.is_vain() {
+                self.series_rollup = None;
+            }
+        }
         self.profiles.add(profile, rows.len(), self.samples.written)?;
         let (first_ns, last_ns) = self.times.unwrap_or((profile.time_ns, profile.time_ns));
         self.times = Some((first_ns.min(profile.time_ns), last_ns.max(profile.time_ns)));
@@ -93,10 +132,14 @@ impl<'a> ProfileWriter<'a> {
 
     pub(crate) fn finish(self) -> Result<Encoded> {
         let (first_ns, last_ns) = self.times.unwrap_or_default();
+        let (rollup, coarse_rollup) = self.rollup.finish()?;
+        let by_series = self.series_rollup.map(SeriesRollup::finish).transpose()?;
         Ok(Encoded {
             profiles: self.profiles.finish()?,
             samples: self.samples.finish()?,
-            rollup: self.rollup.finish()?,
+            rollup,
+            coarse_rollup,
+            series_rollup: by_series.flatten(),
             first_ns,
             last_ns,
         })

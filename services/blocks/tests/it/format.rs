@@ -49,7 +49,7 @@ fn dataset(profiles: impl IntoIterator<Item = Profile>) -> Dataset {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn encoding_is_deterministic_and_verifiable(seed in any::<u64>(), level in 0..3u8, cold in any::<bool>()) {
+    fn encoding_is_deterministic_and_verifiable(seed in any::<u64>(), level in 0..=3u8, cold in any::<bool>()) {
         let compression = if cold { Compression::Cold } else { Compression::Hot };
         let datasets = [3, 1, 2].map(|number| random_dataset(tenant(number), seed ^ u64::from(number), &Shape::default()));
         let encoded = block(&datasets, level, compression);

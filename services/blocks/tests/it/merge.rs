@@ -53,7 +53,14 @@ fn inputs(profiles: &[Profile], count: usize, place: impl Fn(usize) -> usize) ->
 }
 
 fn everything() -> Wanted<'static> {
-    Wanted { scopes: None, deletions: &[], keep_ids: true, compression: Compression::Cold, stop: None }
+    Wanted {
+        scopes: None,
+        deletions: &[],
+        level: 1,
+        keep_ids: true,
+        compression: Compression::Cold,
+        stop: None,
+    }
 }
 
 /// A block of the dataset, as whole as an object.
@@ -76,15 +83,16 @@ proptest! {
     #[test]
     fn a_merge_is_what_one_head_would_have_written(
         seed in any::<u64>(), profiles in 0..60usize, count in 1..6usize, places in any::<u64>(), keep_ids in any::<bool>(),
-        on_disk in any::<bool>(),
+        level in 2..=3u8, on_disk in any::<bool>(),
     ) {
         let profiles = random_profiles(seed, &Shape { profiles, ..Shape::default() });
         let place = |index: usize| (places.rotate_left(index as u32 * 7) % 97) as usize;
         let inputs = inputs(&profiles, count, place);
         let folder = tempfile::tempdir().unwrap();
         let scratch = if on_disk { Scratch::folder(folder.path(), 100) } else { Scratch::memory() };
-        let merged = merge(&inputs, &Wanted { keep_ids, ..everything() }, &scratch).unwrap();
-        check(merged, &profiles, if keep_ids { 1 } else { 2 });
+        let level = if keep_ids { 1 } else { level };
+        let merged = merge(&inputs, &Wanted { level, keep_ids, ..everything() }, &scratch).unwrap();
+        check(merged, &profiles, level);
     }
 
     #[test]
@@ -96,15 +104,16 @@ proptest! {
             profiles.retain(|profile| seen.insert((profile.labels.clone(), profile.time_ns)));
         }
         let inputs = inputs(&profiles, 4, |index| index);
-        let wanted = Wanted { keep_ids, ..everything() };
+        let level = if keep_ids { 1 } else { 2 };
+        let wanted = Wanted { level, keep_ids, ..everything() };
         let like = block(&[dataset(&profiles)], 0, Compression::Hot).meta;
         let steps: Vec<Input> = inputs
             .chunks(2)
             .map(|pair| object(merge(pair, &wanted, &Scratch::memory()).unwrap(), &like))
             .map(|block| input(&block, |_| {}).unwrap())
             .collect();
-        let merged = merge(&steps, &everything(), &Scratch::memory()).unwrap();
-        check(merged, &profiles, if keep_ids { 1 } else { 2 });
+        let merged = merge(&steps, &Wanted { level, ..everything() }, &Scratch::memory()).unwrap();
+        check(merged, &profiles, level);
     }
 
     #[test]

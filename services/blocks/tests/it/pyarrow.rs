@@ -82,8 +82,9 @@ fn pyarrow_reads_the_same() {
         }
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/read_block.py");
-    let datasets = [1, 2].map(|number| random_dataset(tenant(number), u64::from(number), &Shape::default()));
-    for (level, compression) in [(0, Compression::Hot), (2, Compression::Cold)] {
+    let random = |number, shape| random_dataset(tenant(number), u64::from(number), shape);
+    let datasets = [random(1, &Shape::default()), random(2, &Shape::dense())];
+    for (level, compression) in [(0, Compression::Hot), (3, Compression::Cold)] {
         let block = block(&datasets, level, compression);
         let mut expected = run(async {
             let mut lines = Vec::new();

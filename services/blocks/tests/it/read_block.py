@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SECTIONS = {1: "series", 2: "profiles", 3: "samples", 4: "rollup", 5: "stacks", 6: "nodes", 7: "locations",
-            8: "label_sets"}
+            8: "label_sets", 9: "rollup_2h", 10: "series_rollup", 11: "series_buckets"}
 BUCKET_NS = 600 * 10**9
 
 
@@ -88,21 +88,41 @@ def check_profiles(tables):
         assert keys == sorted(keys, reverse=index % 2 == 1)
 
 
-def check_rollup(tables):
+def check_rollup(tables, name, bucket_ns):
     """Rollups are the sums of samples by (type, scope, bucket, stack)."""
-    series, samples, rollup = tables["series"], tables["samples"], tables["rollup"]
-    sums, profiles = collections.Counter(), collections.defaultdict(set)
-    for row, stack in enumerate(samples["stack"]):
-        of = samples["series"][row]
-        bucket = samples["time_ns"][row] // BUCKET_NS * BUCKET_NS
-        key = (series["profile_type"][of], series["scope"][of], bucket, stack)
-        sums[key] += samples["value"][row]
-        profiles[key].add((of, samples["time_ns"][row]))
+    series, rollup = tables["series"], tables[name]
+    sums, profiles = sums_by(tables, bucket_ns, lambda of: (series["profile_type"][of], series["scope"][of]))
     keys = list(zip(rollup["profile_type"], rollup["scope"], rollup["bucket_ns"], rollup["stack"]))
     assert keys == sorted(sums), "one row for each key, in order"
     assert rollup["sum"] == [sums[key] for key in keys]
     # Two profiles of one series and time are two; this count sees one.
     assert all(count >= len(profiles[key]) for key, count in zip(keys, rollup["profiles"]))
+
+
+def check_series_rollup(tables):
+    """Those of series are, by (series, bucket, stack), up and down in turn, and series_buckets says where they lie."""
+    rollup, buckets = tables["series_rollup"], tables["series_buckets"]
+    sums, _ = sums_by(tables, BUCKET_NS, lambda of: (of,))
+    keys = list(zip(rollup["series"], rollup["bucket_ns"], rollup["stack"]))
+    assert rollup["sum"] == [sums[key] for key in keys]
+    expected = collections.defaultdict(list)
+    for key in sorted(sums):
+        expected[key[:2]].append(key)
+    assert list(zip(buckets["series"], buckets["bucket_ns"])) == list(expected)
+    assert buckets["rows"] == [len(rows) for rows in expected.values()]
+    ordered = [rows if index % 2 == 0 else rows[::-1] for index, rows in enumerate(expected.values())]
+    assert keys == [key for rows in ordered for key in rows]
+
+
+def sums_by(tables, bucket_ns, of_series):
+    samples = tables["samples"]
+    sums, profiles = collections.Counter(), collections.defaultdict(set)
+    for row, stack in enumerate(samples["stack"]):
+        of, time_ns = samples["series"][row], samples["time_ns"][row]
+        key = (*of_series(of), time_ns // bucket_ns * bucket_ns, stack)
+        sums[key] += samples["value"][row]
+        profiles[key].add((of, time_ns))
+    return sums, profiles
 
 
 def path(tables, node):
@@ -119,7 +139,11 @@ def describe(block, dataset):
     tenant, types = text(dataset, 1), [profile_type(fields(message)) for message in dataset[8]]
     tables = read_sections(block, dataset)
     check_profiles(tables)
-    check_rollup(tables)
+    check_rollup(tables, "rollup", BUCKET_NS)
+    if "rollup_2h" in tables:
+        check_rollup(tables, "rollup_2h", 12 * BUCKET_NS)
+    if "series_rollup" in tables:
+        check_series_rollup(tables)
     series = tables["series"]
     names = sorted(name.removeprefix("label.") for name in series if name.startswith("label."))
     profiles, totals = collections.Counter(), collections.Counter()

@@ -30,6 +30,8 @@ use crate::table::{Row, Unit};
 const COMPACT_MIN: f64 = 10e6;
 /// Blocks that W is split into by time.
 const BLOCKS: u64 = 12;
+/// The level of what is written: the highest has the most rollups.
+const LEVEL: u8 = 3;
 /// Bytes of a section that stay in memory, as the compactor has it.
 const SECTION_MEMORY_BYTES: usize = 256 << 10;
 /// What the large merge takes, and what it may need for it.
@@ -42,7 +44,14 @@ const LARGE_MEMORY_MAX: f64 = 512.0 * (1 << 20) as f64;
 pub const CHILD: &str = "merge-folder";
 
 fn wanted() -> Wanted<'static> {
-    Wanted { scopes: None, deletions: &[], keep_ids: false, compression: Compression::Cold, stop: None }
+    Wanted {
+        scopes: None,
+        deletions: &[],
+        level: LEVEL,
+        keep_ids: false,
+        compression: Compression::Cold,
+        stop: None,
+    }
 }
 
 /// Merging W from blocks of some minutes, and four gigabytes of it.

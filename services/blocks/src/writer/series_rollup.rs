@@ -1,0 +1,244 @@
+//! The sections `series_rollup` and `series_buckets`: sums by (series, bucket, stack), gathered while profiles pass by in
+//! their order. They are kept where they are much fewer than the samples.
+
+use cambium_model::block::SectionKind;
+use parquet::errors::Result;
+
+use super::Compression;
+use super::section::{Column, ROW_GROUP_ROWS_MAX, Section, SectionWriter, Shape, Values, zstd};
+use super::spool::Scratch;
+use super::stacks::Stacks;
+
+/// Samples for each sum from which on the sections pay (reference: the storage study's §2.3, where real fleets have 5.8 and
+/// hostile ones 1.9).
+const SHRINK_MIN: u64 = 3;
+
+/// Samples after which sums that do not pay are given up, so that little is encoded in vain.
+const TRIED_SAMPLES: u64 = 1 << 20;
+
+/// The sums of one series and bucket at a time.
+pub(super) struct SeriesRollup<'a> {
+    stacks: &'a Stacks,
+    rows: Rows,
+    buckets: Buckets,
+    /// The series, its scope and the bucket at hand.
+    current: Option<(u32, u32, i64)>,
+    /// One per stack of the scope.
+    sums: Vec<i64>,
+    profiles: Vec<i32>,
+    /// The stacks at hand, by their place in the scope.
+    touched: Vec<u32>,
+    /// A sum did not fit 64 bits: the bucket gets no rollup, and queries read its samples.
+    overflowed: bool,
+    samples: u64,
+    written: u64,
+}
+
+impl<'a> SeriesRollup<'a> {
+    pub(super) fn new(stacks: &'a Stacks, compression: Compression, scratch: &Scratch) -> Result<Self> {
+        Ok(Self {
+            stacks,
+            rows: Rows::new(compression, scratch)?,
+            buckets: Buckets::new(scratch)?,
+            current: None,
+            sums: Vec::new(),
+            profiles: Vec::new(),
+            touched: Vec::new(),
+            overflowed: false,
+            samples: 0,
+            written: 0,
+        })
+    }
+
+    /// Adds sums as [`Rollup::add`](super::rollup::Rollup::add) does; those of one series and bucket must follow one another.
+    pub(super) fn add(
+        &mut self,
+        (series, scope): (u32, u32),
+        bucket_ns: i64,
+        rows: impl ExactSizeIterator<Item = (u64, i64, i32)>,
+    ) -> Result<()> {
+        let current = (series, scope, bucket_ns);
+        if self.current != Some(current) {
+            self.end_bucket()?;
+            self.current = Some(current);
+            let cells = self.stacks.of_scope[scope as usize].len();
+            if self.sums.len() < cells {
+                self.sums.resize(cells, 0);
+                self.profiles.resize(cells, 0);
+            }
+        }
+        self.samples += rows.len() as u64;
+        let first = self.stacks.of_scope[scope as usize].start;
+        let mut before = None;
+        for (key, value, profiles) in rows {
+            let stack = (key >> 32) as u32 - first;
+            let cell = stack as usize;
+            if before != Some(stack) {
+                if self.profiles[cell] == 0 {
+                    self.touched.push(stack);
+                }
+                self.profiles[cell] += profiles;
+            }
+            before = Some(stack);
+            let (sum, overflowed) = self.sums[cell].overflowing_add(value);
+            self.sums[cell] = sum;
+            self.overflowed |= overflowed;
+        }
+        Ok(())
+    }
+
+    /// Whether the sums so far say that the sections will not pay.
+    pub(super) fn is_vain(&self) -> bool {
+        self.samples >= TRIED_SAMPLES && !self.pays()
+    }
+
+    /// Whether the sections pay.
+    fn pays(&self) -> bool {
+        self.written > 0 && self.written * SHRINK_MIN <= self.samples
+    }
+
+    fn end_bucket(&mut self) -> Result<()> {
+        let Some((series, scope, bucket_ns)) = self.current.take() else { return Ok(()) };
+        let first = self.stacks.of_scope[scope as usize].start;
+        self.touched.sort_unstable();
+        // Up and down in turn, as samples are.
+        if self.buckets.count % 2 == 1 {
+            self.touched.reverse();
+        }
+        if !self.overflowed && !self.touched.is_empty() {
+            self.rows.reserve(self.touched.len())?;
+            for stack in &self.touched {
+                let cell = *stack as usize;
+                self.rows.push(series, bucket_ns, first + stack, self.sums[cell], self.profiles[cell]);
+            }
+            self.buckets.push(series, bucket_ns, self.touched.len())?;
+            self.written += self.touched.len() as u64;
+        }
+        for stack in self.touched.drain(..) {
+            self.sums[stack as usize] = 0;
+            self.profiles[stack as usize] = 0;
+        }
+        self.overflowed = false;
+        Ok(())
+    }
+
+    /// The rows and the buckets, if they pay.
+    pub(super) fn finish(mut self) -> Result<Option<(Section, Section)>> {
+        self.end_bucket()?;
+        if !self.pays() {
+            return Ok(None);
+        }
+        Ok(Some((self.rows.finish()?, self.buckets.finish()?)))
+    }
+}
+
+struct Rows {
+    section: SectionWriter,
+    series: Vec<i32>,
+    bucket_ns: Vec<i64>,
+    stack: Vec<i32>,
+    sum: Vec<i64>,
+    profiles: Vec<i32>,
+}
+
+impl Rows {
+    fn new(compression: Compression, scratch: &Scratch) -> Result<Self> {
+        let columns = [
+            Column::new("series", Shape::Dictionary32, zstd(1)),
+            Column::new("bucket_ns", Shape::Dictionary64, zstd(1)),
+            Column::new("stack", Shape::Delta32, compression.stacks()),
+            Column::new("sum", Shape::Dictionary64, compression.values()),
+            Column::new("profiles", Shape::Delta32, zstd(1)),
+        ];
+        Ok(Self {
+            section: SectionWriter::new(SectionKind::SeriesRollup, &columns, scratch)?,
+            series: Vec::new(),
+            bucket_ns: Vec::new(),
+            stack: Vec::new(),
+            sum: Vec::new(),
+            profiles: Vec::new(),
+        })
+    }
+
+    /// Makes sure that so many rows will be of one row group, if one can hold them.
+    fn reserve(&mut self, rows: usize) -> Result<()> {
+        if self.stack.len() + rows > ROW_GROUP_ROWS_MAX { self.end_row_group() } else { Ok(()) }
+    }
+
+    fn push(&mut self, series: u32, bucket_ns: i64, stack: u32, sum: i64, profiles: i32) {
+        self.series.push(series as i32);
+        self.bucket_ns.push(bucket_ns);
+        self.stack.push(stack as i32);
+        self.sum.push(sum);
+        self.profiles.push(profiles);
+    }
+
+    fn end_row_group(&mut self) -> Result<()> {
+        self.section.write(
+            self.stack.len(),
+            &[
+                Values::U32(&self.series),
+                Values::I64(&self.bucket_ns),
+                Values::U32(&self.stack),
+                Values::I64(&self.sum),
+                Values::U32(&self.profiles),
+            ],
+        )?;
+        self.series.clear();
+        self.bucket_ns.clear();
+        self.stack.clear();
+        self.sum.clear();
+        self.profiles.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Section> {
+        self.end_row_group()?;
+        self.section.finish()
+    }
+}
+
+struct Buckets {
+    section: SectionWriter,
+    series: Vec<i32>,
+    bucket_ns: Vec<i64>,
+    rows: Vec<i32>,
+    count: usize,
+}
+
+impl Buckets {
+    fn new(scratch: &Scratch) -> Result<Self> {
+        let columns = [
+            Column::new("series", Shape::Delta32, zstd(1)),
+            Column::new("bucket_ns", Shape::Delta64, zstd(1)),
+            Column::new("rows", Shape::Delta32, zstd(1)),
+        ];
+        let section = SectionWriter::new(SectionKind::SeriesBuckets, &columns, scratch)?;
+        Ok(Self { section, series: Vec::new(), bucket_ns: Vec::new(), rows: Vec::new(), count: 0 })
+    }
+
+    fn push(&mut self, series: u32, bucket_ns: i64, rows: usize) -> Result<()> {
+        if self.series.len() == ROW_GROUP_ROWS_MAX {
+            self.end_row_group()?;
+        }
+        self.series.push(series as i32);
+        self.bucket_ns.push(bucket_ns);
+        self.rows.push(rows as i32);
+        self.count += 1;
+        Ok(())
+    }
+
+    fn end_row_group(&mut self) -> Result<()> {
+        let values = [Values::U32(&self.series), Values::I64(&self.bucket_ns), Values::U32(&self.rows)];
+        self.section.write(self.series.len(), &values)?;
+        self.series.clear();
+        self.bucket_ns.clear();
+        self.rows.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Section> {
+        self.end_row_group()?;
+        self.section.finish()
+    }
+}
