@@ -63,6 +63,12 @@ pub enum Error {
         /// What was summed.
         profile_type: String,
     },
+    /// The query needs more bytes than its tenant may ask for.
+    #[error("the query needs more than {max} bytes (query_bytes_max): narrow the range or the selector")]
+    TooManyBytes {
+        /// What is allowed.
+        max: u64,
+    },
     /// Nobody waits for the result any more.
     #[error("the scan was given up")]
     Cancelled,
@@ -84,7 +90,7 @@ impl HasKind for Error {
             Self::Corrupt { .. } | Self::Parquet { .. } | Self::Encode { .. } | Self::PathTaken { .. } => {
                 Kind::Internal
             }
-            Self::Overflow { .. } => Kind::Unprocessable,
+            Self::Overflow { .. } | Self::TooManyBytes { .. } => Kind::Unprocessable,
             Self::Cancelled => Kind::Cancelled,
             Self::Shared(error) => error.kind(),
         }

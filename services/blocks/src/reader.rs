@@ -28,7 +28,7 @@ use crate::dataset::{CHUNK_SAMPLES, RollupKey};
 use crate::offload::offload;
 use crate::plan::{Read, SumPlan, around, is_whole};
 use crate::series_table::{RowSet, SeriesTable};
-use crate::source::{Pick, Profiles, SampleScan, Samples, ScanStats, TreeScan};
+use crate::source::{Budget, Pick, Profiles, SampleScan, Samples, ScanStats, TreeScan};
 use crate::sums::Accumulator;
 use crate::toc::{TRAILER_BYTES, read_toc, toc_length};
 use crate::tree::{PartialTree, Tree};
@@ -99,7 +99,19 @@ impl BlockSource {
         dataset_index: usize,
     ) -> Self {
         debug_assert!(dataset_index < block.datasets.len());
-        Self { dataset: Arc::new(Dataset::new(store, cache, block, dataset_index)) }
+        Self { dataset: Arc::new(Dataset::new(store, cache, block, dataset_index, None)) }
+    }
+
+    /// The same, and what it reads is taken from the budget: [`Error::TooManyBytes`] where that is not enough.
+    pub fn within(
+        store: Arc<dyn ObjectStore>,
+        cache: Arc<Cache>,
+        block: Arc<BlockMeta>,
+        dataset_index: usize,
+        budget: &Arc<Budget>,
+    ) -> Self {
+        let budget = Some(Arc::clone(budget));
+        Self { dataset: Arc::new(Dataset::new(store, cache, block, dataset_index, budget)) }
     }
 
     async fn sum(

@@ -15,7 +15,7 @@ use crate::path_table::PathTable;
 use crate::tree::{SCOPE_LOCATION, Tree};
 
 /// Which nodes are one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FoldBy {
     /// Those whose paths have the same locations: the same stack of several scopes.
     #[default]

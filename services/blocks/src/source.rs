@@ -8,8 +8,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use cambium_model::block::SectionKind;
 use cambium_model::profile::{ProfileId, SampleLabels};
 use cambium_model::time::TimeRange;
 use futures::stream::BoxStream;
@@ -121,12 +123,53 @@ pub struct ScanStats {
     pub requests: u64,
     /// Bytes fetched from the object store.
     pub bytes_fetched: u64,
-    /// Bytes decoded, cached ones included.
-    pub bytes_decoded: u64,
+    /// Bytes of sections and pages that were needed, cached ones included.
+    pub bytes_needed: u64,
+    /// The same by kind of section: [`SectionKind::number`](cambium_model::block::SectionKind::number) is the position.
+    pub bytes_by_section: [u64; SectionKind::COUNT],
     /// Samples summed from `samples`.
     pub sample_rows: u64,
     /// Rows summed from `rollup`.
     pub rollup_rows: u64,
     /// Rows read from `profiles`.
     pub profile_rows: u64,
+}
+
+impl ScanStats {
+    /// What was added since.
+    pub fn since(&self, before: &Self) -> Self {
+        let section = |number: usize| self.bytes_by_section[number] - before.bytes_by_section[number];
+        Self {
+            requests: self.requests - before.requests,
+            bytes_fetched: self.bytes_fetched - before.bytes_fetched,
+            bytes_needed: self.bytes_needed - before.bytes_needed,
+            bytes_by_section: std::array::from_fn(section),
+            sample_rows: self.sample_rows - before.sample_rows,
+            rollup_rows: self.rollup_rows - before.rollup_rows,
+            profile_rows: self.profile_rows - before.profile_rows,
+        }
+    }
+}
+
+/// Bytes that the scans of one query may still need.
+#[derive(Debug)]
+pub struct Budget {
+    max: u64,
+    left: AtomicU64,
+}
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(max: u64) -> Self {
+        Self { max, left: AtomicU64::new(max) }
+    }
+
+    /// Takes bytes before they are read.
+    pub(crate) fn spend(&self, bytes: u64) -> Result<(), Error> {
+        let take = |left: u64| left.checked_sub(bytes);
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::TooManyBytes { max: self.max }),
+        }
+    }
 }

@@ -249,13 +249,13 @@ impl Shape {
     /// Many profiles of few series and stacks, over hours: every kind of rollup pays.
     pub fn dense() -> Self {
         Self {
-            profiles: 500,
+            profiles: 700,
             services: 1,
             pods: 1,
             types: 1,
             depth: 1,
             locations: 1,
-            span_ns: 9_000 * SECOND_NS,
+            span_ns: 7_200 * SECOND_NS,
             ..Self::default()
         }
     }

@@ -256,12 +256,11 @@ impl DatasetCheck {
         };
         let bucket = all.start + found;
         let rows = buckets.rows(&(bucket..bucket + 1));
-        let ordered: Vec<_> = if bucket.is_multiple_of(2) {
-            expected.iter().collect()
-        } else {
-            expected.iter().rev().collect()
-        };
-        open.check(&rows, ordered)?;
+        let mut ordered: Vec<(u32, i128)> = expected.iter().map(|(stack, (sum, _))| (*stack, *sum)).collect();
+        if bucket % 2 == 1 {
+            ordered.reverse();
+        }
+        open.check(&rows, &ordered)?;
         let is_other = |values: Vec<i64>, own: i64| values.iter().any(|value| *value != own);
         let series = open.u32("series", &rows)?.into_iter().map(i64::from).collect();
         if is_other(series, i64::from(row)) || is_other(open.i64("bucket_ns", &rows)?, bucket_ns) {
@@ -327,7 +326,12 @@ impl Rollup {
             // One that is missing is read from samples.
             if let Some(rows) = self.index.rows.get(&key) {
                 seen += 1;
-                self.open.check(rows, expected.iter().collect())?;
+                let sums: Vec<_> = expected.iter().map(|(stack, (sum, _))| (*stack, *sum)).collect();
+                self.open.check(rows, &sums)?;
+                let profiles = expected.into_values().map(|(_, profiles)| profiles);
+                if !self.open.u32("profiles", rows)?.into_iter().eq(profiles) {
+                    return Err(self.open.pages.place.corrupt("counts profiles that have not the stack"));
+                }
             }
         }
         Ok(seen)
@@ -336,12 +340,9 @@ impl Rollup {
 
 impl Open {
     /// Compares rows of a rollup with the sums that they should be.
-    fn check(&self, rows: &Range<u64>, expected: Vec<(&u32, &(i128, u32))>) -> Result<(), Error> {
-        let stacks = self.u32("stack", rows)?;
-        let sums = self.i64("sum", rows)?;
-        let profiles = self.u32("profiles", rows)?;
-        let got = stacks.into_iter().zip(sums.into_iter().map(i128::from).zip(profiles));
-        if got.eq(expected.into_iter().map(|(stack, sum)| (*stack, *sum))) {
+    fn check(&self, rows: &Range<u64>, expected: &[(u32, i128)]) -> Result<(), Error> {
+        let (stacks, sums) = (self.u32("stack", rows)?, self.i64("sum", rows)?);
+        if stacks.into_iter().zip(sums.into_iter().map(i128::from)).eq(expected.iter().copied()) {
             return Ok(());
         }
         let Range { start, end } = rows;

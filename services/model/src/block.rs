@@ -87,6 +87,14 @@ impl SectionKind {
         Self::LabelSets,
     ];
 
+    /// One more than the largest number.
+    pub const COUNT: usize = 12;
+
+    /// Its number in the table of contents.
+    pub fn number(self) -> usize {
+        self as usize
+    }
+
     /// The kind with this number in the table of contents.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)

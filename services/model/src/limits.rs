@@ -46,6 +46,10 @@ pub struct TenantLimits {
     pub scope_labels: Vec<String>,
     /// Longest range of one query, seconds; 0 for any.
     pub query_range_secs_max: u64,
+    /// Bytes of blocks that one query may need, wherever they are cached; 0 for any.
+    pub query_bytes_max: u64,
+    /// How long one query may take, seconds; 0 for as long as the querier lets every query.
+    pub query_secs_max: u64,
     /// Queries that may run at once.
     pub queries_concurrent_max: u64,
     /// Rows of one SQL answer.
@@ -87,6 +91,9 @@ impl Default for TenantLimits {
                 .map(String::from)
                 .to_vec(),
             query_range_secs_max: 0,
+            // A day of 500 busy series has 1.3 GB of samples.
+            query_bytes_max: 64 << 30,
+            query_secs_max: 0,
             queries_concurrent_max: 16,
             sql_rows_max: 100_000,
         }

@@ -13,12 +13,19 @@ pub struct Config {
     pub timeout: Span,
     /// Memory that all running queries together may reserve for merging and SQL. A query that needs more is refused.
     pub memory_max: ByteSize,
+    /// Memory for partial sums of whole blocks, kept from one query to the next.
+    pub partial_trees_bytes: ByteSize,
     /// Queries of one tenant that may wait while its `queries_concurrent_max` run; the next one is refused with 429.
     pub queue_max: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { timeout: Span(Duration::from_secs(60)), memory_max: ByteSize(1 << 30), queue_max: 64 }
+        Self {
+            timeout: Span(Duration::from_secs(60)),
+            memory_max: ByteSize(1 << 30),
+            partial_trees_bytes: ByteSize(64 << 20),
+            queue_max: 64,
+        }
     }
 }

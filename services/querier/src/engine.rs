@@ -8,6 +8,7 @@
 //! A query is one future: dropping it drops its scans, and what runs on a blocking thread ends with its current chunk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cambium_blocks::source::Profiles;
 use cambium_model::limits::TenantLimits;
@@ -22,9 +23,10 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use futures::TryStreamExt;
 
 use crate::admission::Admission;
+use crate::explain::{Explain, Wants};
 use crate::merged::{Listing, Matrix, Merged, MergedSamples, SeriesEntry, SqlAnswer, Stats};
 use crate::metrics::{QueryMetrics, Shape};
-use crate::request::{ListQuery, MergeQuery, Pick, RangeQuery, SeriesMatch, SqlQuery};
+use crate::request::{Aggregation, ListQuery, MergeQuery, Pick, RangeQuery, SeriesMatch, SqlQuery};
 use crate::{Config, Deps, Error, sql};
 
 mod list;
@@ -32,6 +34,8 @@ mod list;
 mod merge;
 
 mod merge_exec;
+
+mod partial_trees;
 
 mod pick;
 
@@ -55,10 +59,11 @@ mod tree_merge;
 pub(crate) mod oracle;
 
 use merge::Env;
+use partial_trees::PartialTrees;
 use range::Steps;
 use selection::Selected;
 pub(crate) use selection::{SOURCES_AT_ONCE, push_row, run};
-use sources::Sources;
+use sources::{Question, Sources};
 use stages::{Stage, Stages};
 
 /// Rows up to which work is done where it stands: about 100 µs.
@@ -75,6 +80,8 @@ struct Shared {
     deps: Deps,
     admission: Admission,
     metrics: QueryMetrics,
+    /// What is kept of whole blocks.
+    trees: PartialTrees,
     /// The memory of all queries.
     runtime: Arc<RuntimeEnv>,
 }
@@ -91,7 +98,8 @@ impl Querier {
             .expect("without a disk manager nothing is opened");
         let admission = Admission::new(config.queue_max);
         let metrics = QueryMetrics::new(&deps.metrics);
-        Self { shared: Arc::new(Shared { config, deps, admission, metrics, runtime }) }
+        let trees = PartialTrees::new(config.partial_trees_bytes.0, &deps.metrics);
+        Self { shared: Arc::new(Shared { config, deps, admission, metrics, trees, runtime }) }
     }
 
     /// What it works with.
@@ -111,9 +119,10 @@ impl Querier {
     pub async fn merge(&self, query: &MergeQuery) -> Result<Merged, Error> {
         let env = self.env();
         let run = async {
-            let sources = self.open_pick(&env, query).await?;
+            let sources = self.open_merge(&env, query).await?;
             let mut merged = merge::merge(&env, &sources, query).await?;
             merged.stats = cost(&sources, &env);
+            merged.plan = sources.explain();
             Ok(merged)
         };
         self.answer(Shape::merge, &query.tenant, run, |merged| &merged.stats).await
@@ -123,7 +132,7 @@ impl Querier {
     pub async fn merge_samples(&self, query: &MergeQuery) -> Result<MergedSamples, Error> {
         let env = self.env();
         let run = async {
-            let sources = self.open_pick(&env, query).await?;
+            let sources = self.open_pick(&env, query, Wants::Samples).await?;
             let mut merged = merge::merge_samples(&env, &sources, query).await?;
             merged.stats = cost(&sources, &env);
             Ok(merged)
@@ -136,13 +145,27 @@ impl Querier {
         let steps = Steps::of(query)?;
         let env = self.env();
         let run = async {
-            let wanted = SeriesMatch::from(&query.query);
-            let sources = self.open(&env, &query.tenant, steps.range(), &[wanted]).await?;
+            let sources = self.open_range(&env, query, steps).await?;
             let mut matrix = range::range(&env, &sources, query, steps).await?;
             matrix.stats = cost(&sources, &env);
+            matrix.plan = sources.explain();
             Ok(matrix)
         };
         self.answer(Shape::range, &query.tenant, run, |matrix| &matrix.stats).await
+    }
+
+    /// What [`Self::merge`] would read, without reading it.
+    pub async fn plan_merge(&self, query: &MergeQuery) -> Result<Explain, Error> {
+        let env = self.env();
+        let open = async { Ok(self.open_merge(&env, query).await?.plan().clone()) };
+        self.bounded(&query.tenant, open).await
+    }
+
+    /// What [`Self::range`] would read, without reading it.
+    pub async fn plan_range(&self, query: &RangeQuery) -> Result<Explain, Error> {
+        let (steps, env) = (Steps::of(query)?, self.env());
+        let open = async { Ok(self.open_range(&env, query, steps).await?.plan().clone()) };
+        self.bounded(&query.tenant, open).await
     }
 
     /// Profile types. Errors: as [`Self::merge`], here and for the other lists.
@@ -170,7 +193,9 @@ impl Querier {
         let statement = sql::check(&query.sql)?;
         let env = self.env();
         let run = async {
-            let sources = self.open(&env, &query.tenant, query.range, &[]).await?;
+            let (tenant, range) = (&query.tenant, query.range);
+            let question = Question { tenant, range, matches: &[], wants: Wants::Samples };
+            let sources = self.open(&env, &question).await?;
             let (runtime, symbols) =
                 (Arc::clone(&self.shared.runtime), Arc::clone(&self.shared.deps.symbols));
             let mut answer = sql::run(runtime, symbols, &env.stages, &sources, query, statement).await?;
@@ -187,7 +212,9 @@ impl Querier {
     ) -> Result<Listing<T>, Error> {
         let env = self.env();
         let run = async {
-            let sources = self.open(&env, &query.tenant, query.range, &query.matches).await?;
+            let (tenant, range, matches) = (&query.tenant, query.range, query.matches.as_slice());
+            let question = Question { tenant, range, matches, wants: Wants::Series };
+            let sources = self.open(&env, &question).await?;
             let mut listing = env.stages.time(Stage::Scan, list(&sources)).await?;
             listing.stats = cost(&sources, &env);
             Ok(listing)
@@ -199,28 +226,37 @@ impl Querier {
         let context = TaskContext::default().with_runtime(Arc::clone(&self.shared.runtime));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stages = Stages::new(Arc::clone(&self.shared.deps.clock));
-        Env { context: Arc::new(context), partitions_max: cores, stages }
+        let trees = self.shared.trees.clone();
+        Env { context: Arc::new(context), partitions_max: cores, stages, trees }
     }
 
-    async fn open_pick(&self, env: &Env, query: &MergeQuery) -> Result<Sources, Error> {
-        let range = match query.pick {
-            Pick::Range { range, .. } => range,
-            Pick::Closest { .. } => TimeRange::ALL,
+    async fn open_merge(&self, env: &Env, query: &MergeQuery) -> Result<Sources, Error> {
+        let scope_labels = self.limits(&query.tenant.id).scope_labels;
+        let wants = Wants::sums(&SeriesMatch::from(&query.query), &scope_labels);
+        self.open_pick(env, query, wants).await
+    }
+
+    async fn open_pick(&self, env: &Env, query: &MergeQuery, wants: Wants) -> Result<Sources, Error> {
+        let (range, wants) = match query.pick {
+            Pick::Range { range, aggregation: Aggregation::Sum } => (range, wants),
+            Pick::Range { range, .. } => (range, Wants::Samples),
+            Pick::Closest { .. } => (TimeRange::ALL, Wants::Profiles),
         };
-        self.open(env, &query.tenant, range, &[SeriesMatch::from(&query.query)]).await
+        let matches = [SeriesMatch::from(&query.query)];
+        self.open(env, &Question { tenant: &query.tenant, range, matches: &matches, wants }).await
     }
 
-    async fn open(
-        &self,
-        env: &Env,
-        tenant: &Tenant,
-        range: TimeRange,
-        matches: &[SeriesMatch],
-    ) -> Result<Sources, Error> {
-        env.stages.time(Stage::Plan, Sources::open(&self.shared.deps, tenant, range, matches)).await
+    async fn open_range(&self, env: &Env, query: &RangeQuery, steps: Steps) -> Result<Sources, Error> {
+        let matches = [SeriesMatch::from(&query.query)];
+        let (tenant, range, wants) = (&query.tenant, steps.range(), Wants::Profiles);
+        self.open(env, &Question { tenant, range, matches: &matches, wants }).await
     }
 
-    /// Runs a query within the tenant's limit and the timeout, and counts it.
+    async fn open(&self, env: &Env, question: &Question<'_>) -> Result<Sources, Error> {
+        env.stages.time(Stage::Plan, Sources::open(&self.shared.deps, question)).await
+    }
+
+    /// Runs a query within its bounds, and counts it.
     async fn answer<T>(
         &self,
         shape: Shape,
@@ -228,23 +264,38 @@ impl Querier {
         run: impl Future<Output = Result<T, Error>>,
         stats: impl Fn(&T) -> &Stats,
     ) -> Result<T, Error> {
-        let Shared { config, deps, admission, metrics, .. } = &*self.shared;
+        let Shared { deps, metrics, .. } = &*self.shared;
         let running = metrics.begin(shape);
         let start = deps.clock.monotonic();
-        let admitted = async {
-            let _permit = admission.enter(tenant, self.limits(&tenant.id).queries_concurrent_max).await?;
-            run.await
-        };
-        let answer = tokio::select! {
-            answer = admitted => answer,
-            () = deps.clock.sleep(config.timeout.0) => Err(Error::Timeout { after: config.timeout.0 }),
-        };
+        let answer = self.bounded(tenant, run).await;
         let spent = deps.clock.monotonic().saturating_sub(start);
         match &answer {
             Ok(answer) => running.succeeded(stats(answer), spent),
             Err(error) => running.failed(error.kind(), spent),
         }
         answer
+    }
+
+    /// Runs a query when it is the tenant's turn, and for no longer than it may take.
+    async fn bounded<T>(
+        &self,
+        tenant: &Tenant,
+        run: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Shared { config, deps, admission, .. } = &*self.shared;
+        let limits = self.limits(&tenant.id);
+        let after = match limits.query_secs_max {
+            0 => config.timeout.0,
+            secs => config.timeout.0.min(Duration::from_secs(secs)),
+        };
+        let admitted = async {
+            let _permit = admission.enter(tenant, limits.queries_concurrent_max).await?;
+            run.await
+        };
+        tokio::select! {
+            answer = admitted => answer,
+            () = deps.clock.sleep(after) => Err(Error::Timeout { after }),
+        }
     }
 }
 

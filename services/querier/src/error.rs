@@ -84,7 +84,7 @@ pub enum Error {
     /// It took longer than allowed.
     #[error("the query took longer than {}", cambium_runtime::quantity::Span(*.after))]
     Timeout {
-        /// The querier's timeout.
+        /// The querier's timeout, or the tenant's.
         after: Duration,
     },
     /// The query engine failed in a way that is no fault of the request.

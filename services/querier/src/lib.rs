@@ -35,6 +35,8 @@ pub mod request;
 
 pub mod merged;
 
+pub mod explain;
+
 mod admission;
 
 mod metrics;

@@ -11,6 +11,7 @@ use cambium_model::stacktrace::{LocationId, NO_PARENT, PathHash};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::explain::Explain;
 
 /// A merge: one tree per group.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Merged {
     pub single: Option<SingleProfile>,
     /// What it cost.
     pub stats: Stats,
+    /// What was read for it.
+    pub plan: Explain,
 }
 
 /// A merge's part with one combination of `by` labels.
@@ -169,6 +172,8 @@ pub struct Matrix {
     pub series: Vec<MatrixSeries>,
     /// What it cost.
     pub stats: Stats,
+    /// What was read for it.
+    pub plan: Explain,
 }
 
 /// The points of one combination of `by` labels.
@@ -231,8 +236,8 @@ pub struct Stats {
     pub requests: u64,
     /// Bytes fetched from the object store.
     pub bytes: u64,
-    /// Bytes decoded, cached ones included.
-    pub bytes_decoded: u64,
+    /// Bytes of blocks that were needed, cached ones included.
+    pub bytes_needed: u64,
     /// Rows read: samples, rollups and profiles.
     pub rows: u64,
     /// Where the time went.

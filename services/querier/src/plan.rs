@@ -8,6 +8,15 @@ use cambium_model::time::TimeRange;
 
 use crate::request::SeriesMatch;
 
+/// Why a block need not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unwanted {
+    /// It holds nothing of the tenant or of the range.
+    Range,
+    /// None of its series can match.
+    Series,
+}
+
 /// Position of the tenant's dataset in the block, where it may hold profiles of the range in series that match any
 /// of `matches` (all series where there are none).
 pub(crate) fn wanted(
@@ -15,11 +24,15 @@ pub(crate) fn wanted(
     tenant: &Tenant,
     range: TimeRange,
     matches: &[SeriesMatch],
-) -> Option<usize> {
-    let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant.number)?;
+) -> Result<usize, Unwanted> {
+    let position = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant.number);
+    let index = position.ok_or(Unwanted::Range)?;
     let dataset = &block.datasets[index];
+    if !dataset.touches(range) {
+        return Err(Unwanted::Range);
+    }
     let matching = matches.is_empty() || matches.iter().any(|wanted| may_match(dataset, wanted));
-    (dataset.touches(range) && matching).then_some(index)
+    if matching { Ok(index) } else { Err(Unwanted::Series) }
 }
 
 fn may_match(dataset: &DatasetMeta, wanted: &SeriesMatch) -> bool {
@@ -101,7 +114,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let matches = [text.parse().unwrap()];
-            assert_eq!(wanted(&block(), &tenant(1), TimeRange::ALL, &matches).is_some(), expected, "{text}");
+            assert_eq!(wanted(&block(), &tenant(1), TimeRange::ALL, &matches).is_ok(), expected, "{text}");
         }
     }
 
@@ -110,20 +123,20 @@ mod tests {
         let matches = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
         let block = block();
         let all = TimeRange::ALL;
-        assert_eq!(wanted(&block, &tenant(1), all, &[]), Some(1));
+        assert_eq!(wanted(&block, &tenant(1), all, &[]), Ok(1));
         let either = matches(&[r#"{service="db"}"#, r#"{service="web"}"#]);
-        assert_eq!(wanted(&block, &tenant(1), all, &either), Some(1));
+        assert_eq!(wanted(&block, &tenant(1), all, &either), Ok(1));
     }
 
     #[test]
     fn other_tenants_and_other_times_are_left_out() {
         let cases = [
-            (1, TimeRange::new(0, 100), None),
-            (1, TimeRange::new(0, 101), Some(1)),
-            (1, TimeRange::new(200, 300), Some(1)),
-            (1, TimeRange::new(201, 300), None),
-            (7, TimeRange::ALL, Some(0)),
-            (2, TimeRange::ALL, None),
+            (1, TimeRange::new(0, 100), Err(Unwanted::Range)),
+            (1, TimeRange::new(0, 101), Ok(1)),
+            (1, TimeRange::new(200, 300), Ok(1)),
+            (1, TimeRange::new(201, 300), Err(Unwanted::Range)),
+            (7, TimeRange::ALL, Ok(0)),
+            (2, TimeRange::ALL, Err(Unwanted::Range)),
         ];
         for (number, range, expected) in cases {
             assert_eq!(wanted(&block(), &tenant(number), range, &[]), expected, "{number} {range:?}");

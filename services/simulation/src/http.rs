@@ -112,7 +112,7 @@ impl Client {
 }
 
 impl Answer {
-    fn read(mut response: ureq::http::Response<ureq::Body>) -> Self {
+    fn read(mut response: http::Response<ureq::Body>) -> Self {
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };

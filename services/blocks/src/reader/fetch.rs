@@ -19,7 +19,7 @@ use crate::Error;
 use crate::cache::{Cache, DatasetKey, Part};
 use crate::offload::offload;
 use crate::series_table::SeriesTable;
-use crate::source::ScanStats;
+use crate::source::{Budget, ScanStats};
 use crate::toc::section_name;
 
 /// A dataset of at most this many bytes is fetched by one request and kept whole.
@@ -35,6 +35,7 @@ pub(super) struct Dataset {
     block: Arc<BlockMeta>,
     key: DatasetKey,
     location: Path,
+    budget: Option<Arc<Budget>>,
     pub(super) counters: Counters,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Dataset {
 pub(super) struct Counters {
     requests: AtomicU64,
     bytes_fetched: AtomicU64,
-    bytes_decoded: AtomicU64,
+    bytes_by_section: [AtomicU64; SectionKind::COUNT],
     pub(super) sample_rows: AtomicU64,
     pub(super) rollup_rows: AtomicU64,
     pub(super) profile_rows: AtomicU64,
@@ -52,10 +53,12 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn stats(&self) -> ScanStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let bytes_by_section = std::array::from_fn(|number| get(&self.bytes_by_section[number]));
         ScanStats {
             requests: get(&self.requests),
             bytes_fetched: get(&self.bytes_fetched),
-            bytes_decoded: get(&self.bytes_decoded),
+            bytes_needed: bytes_by_section.iter().sum(),
+            bytes_by_section,
             sample_rows: get(&self.sample_rows),
             rollup_rows: get(&self.rollup_rows),
             profile_rows: get(&self.profile_rows),
@@ -73,10 +76,11 @@ impl Dataset {
         cache: Arc<Cache>,
         block: Arc<BlockMeta>,
         index: usize,
+        budget: Option<Arc<Budget>>,
     ) -> Self {
         let key = DatasetKey { path: block.path.as_str().into(), index };
         let location = Path::from(block.path.as_str());
-        Self { store, cache, block, key, location, counters: Counters::default() }
+        Self { store, cache, block, key, location, budget, counters: Counters::default() }
     }
 
     pub(super) fn meta(&self) -> &DatasetMeta {
@@ -91,7 +95,20 @@ impl Dataset {
         Ok(Place { path: Arc::clone(&self.key.path), section })
     }
 
+    /// Counts bytes that are needed, wherever they are.
+    fn need(&self, kind: SectionKind, bytes: u64) -> Result<(), Error> {
+        count(&self.counters.bytes_by_section[kind.number()], bytes);
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.spend(bytes))
+    }
+
+    /// The same of sections as a whole, as far as there are any.
+    fn need_whole(&self, kinds: &[SectionKind]) -> Result<(), Error> {
+        let mut sections = kinds.iter().filter_map(|kind| self.meta().section(*kind));
+        sections.try_for_each(|section| self.need(section.kind, section.length))
+    }
+
     pub(super) async fn series(&self) -> Result<Arc<SeriesTable>, Error> {
+        self.need_whole(&[SectionKind::Series])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::Series)?;
             let bytes = self.section(&place).await?;
@@ -102,6 +119,7 @@ impl Dataset {
     }
 
     pub(super) async fn profiles(&self) -> Result<Arc<ProfileTable>, Error> {
+        self.need_whole(&[SectionKind::Profiles])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::Profiles)?;
             let bytes = self.section(&place).await?;
@@ -112,17 +130,15 @@ impl Dataset {
     }
 
     pub(super) async fn stacks(&self) -> Result<Arc<StackTable>, Error> {
+        self.need_whole(&[SectionKind::Stacks, SectionKind::Nodes, SectionKind::Locations])?;
         let load = Box::pin(async {
             let places = StackSections {
                 stacks: self.place(SectionKind::Stacks)?,
                 nodes: self.place(SectionKind::Nodes)?,
                 locations: self.place(SectionKind::Locations)?,
             };
-            let (stacks, nodes, locations) = tokio::try_join!(
-                self.section(&places.stacks),
-                self.section(&places.nodes),
-                self.section(&places.locations),
-            )?;
+            let [stacks, nodes, locations] =
+                self.sections([&places.stacks, &places.nodes, &places.locations]).await?;
             let bytes = StackSections { stacks, nodes, locations };
             offload(move |_| StackTable::decode(&places, bytes)).await
         });
@@ -130,6 +146,7 @@ impl Dataset {
     }
 
     pub(super) async fn label_sets(&self) -> Result<Arc<Vec<SampleLabels>>, Error> {
+        self.need_whole(&[SectionKind::LabelSets])?;
         let load = Box::pin(async {
             if self.meta().section(SectionKind::LabelSets).is_none() {
                 return Ok(Arc::new(vec![SampleLabels::new()]));
@@ -149,7 +166,7 @@ impl Dataset {
         let load = Box::pin(async {
             let pages = self.pages(kind).await?;
             let wanted = RollupIndex::wanted(&pages)?;
-            let pieces = self.pieces(&pages, wanted).await?;
+            let pieces = self.fetch_pieces(&pages, wanted).await?;
             offload(move |_| RollupIndex::read(&pages, &pieces)).await
         });
         self.cache.part(&self.key, Part::RollupIndex(kind), load).await
@@ -158,6 +175,7 @@ impl Dataset {
     /// Where the rollups of series lie; `None` where there are none.
     pub(super) async fn series_buckets(&self) -> Result<Option<Arc<SeriesBuckets>>, Error> {
         let Some(rollup) = self.meta().section(SectionKind::SeriesRollup) else { return Ok(None) };
+        self.need_whole(&[SectionKind::SeriesBuckets])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::SeriesBuckets)?;
             let bytes = self.section(&place).await?;
@@ -190,9 +208,15 @@ impl Dataset {
 
     /// A section, whole.
     async fn section(&self, place: &Place) -> Result<Bytes, Error> {
-        let range = place.section.offset..place.section.offset + place.section.length;
-        count(&self.counters.bytes_decoded, place.section.length);
-        Ok(self.read(vec![range]).await?.remove(0))
+        let [bytes] = self.sections([place]).await?;
+        Ok(bytes)
+    }
+
+    /// Sections, whole.
+    async fn sections<const N: usize>(&self, places: [&Place; N]) -> Result<[Bytes; N], Error> {
+        let range = |place: &Place| place.section.offset..place.section.offset + place.section.length;
+        let read = self.read(places.into_iter().map(range).collect()).await?;
+        Ok(read.try_into().expect("as many as were asked for"))
     }
 
     /// These pieces of a section, in any order and more than once.
@@ -201,6 +225,14 @@ impl Dataset {
         pages: &Arc<Pages>,
         mut wanted: Vec<u32>,
     ) -> Result<Arc<Pieces>, Error> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let length = |piece: &u32| pages.piece_range(*piece).end - pages.piece_range(*piece).start;
+        self.need(pages.place.kind(), wanted.iter().map(length).sum())?;
+        self.fetch_pieces(pages, wanted).await
+    }
+
+    async fn fetch_pieces(&self, pages: &Arc<Pages>, mut wanted: Vec<u32>) -> Result<Arc<Pieces>, Error> {
         let kind = pages.place.kind();
         wanted.sort_unstable();
         wanted.dedup();
@@ -228,7 +260,6 @@ impl Dataset {
             held.sort_unstable_by_key(|(piece, _)| *piece);
             held.dedup_by_key(|(piece, _)| *piece);
         }
-        count(&self.counters.bytes_decoded, held.iter().map(|(_, bytes)| bytes.len() as u64).sum());
         Ok(Arc::new(Pieces::new(&pages.place, held)))
     }
 

@@ -70,19 +70,19 @@ impl<'a> Rollup<'a> {
         })
     }
 
-    /// Adds sums of some profiles by stack: (stack and label set, value, profiles), equal stacks next to each other; only the
-    /// first of equal ones counts profiles. Those of one type and scope must follow one another.
+    /// Adds a profile's samples: (stack and label set, value), equal stacks next to each other. Profiles of one type and
+    /// scope must follow one another.
     pub(super) fn add(
         &mut self,
         (profile_type, scope): (u32, u32),
         bucket_ns: i64,
-        rows: impl ExactSizeIterator<Item = (u64, i64, i32)>,
+        rows: &[(u64, i64)],
     ) -> Result<()> {
         if self.current != Some((profile_type, scope)) {
             self.end_scope()?;
             self.current = Some((profile_type, scope));
         }
-        if rows.len() == 0 {
+        if rows.is_empty() {
             return Ok(());
         }
         let stacks = &self.stacks.of_scope[scope as usize];
@@ -98,14 +98,10 @@ impl<'a> Rollup<'a> {
             return Ok(());
         }
         let mut before = None;
-        for (key, value, profiles) in rows {
-            let stack = (key >> 32) as u32;
-            bucket.add(
-                (stack - stacks.start) as usize,
-                value,
-                if before == Some(stack) { 0 } else { profiles },
-            );
-            before = Some(stack);
+        for (key, value) in rows {
+            let cell = ((key >> 32) as u32 - stacks.start) as usize;
+            bucket.add(cell, *value, i32::from(before != Some(cell)));
+            before = Some(cell);
         }
         Ok(())
     }

@@ -116,10 +116,9 @@ impl<'a> ProfileWriter<'a> {
         }
         self.written += 1;
         let bucket_ns = bucket_start(profile.time_ns);
-        let sums = rows.iter().map(|(key, value)| (*key, *value, 1));
-        self.rollup.add((profile.type_index, profile.scope_index), bucket_ns, sums.clone())?;
+        self.rollup.add((profile.type_index, profile.scope_index), bucket_ns, rows)?;
         if let Some(rollup) = &mut self.series_rollup {
-            rollup.add((profile.series, profile.scope_index), bucket_ns, sums)?;
+            rollup.add((profile.series, profile.scope_index), bucket_ns, rows)?;
             if rollup.is_vain() {
                 self.series_rollup = None;
             }

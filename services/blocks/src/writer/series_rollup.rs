@@ -25,7 +25,7 @@ pub(super) struct SeriesRollup<'a> {
     current: Option<(u32, u32, i64)>,
     /// One per stack of the scope.
     sums: Vec<i64>,
-    profiles: Vec<i32>,
+    is_touched: Vec<bool>,
     /// The stacks at hand, by their place in the scope.
     touched: Vec<u32>,
     /// A sum did not fit 64 bits: the bucket gets no rollup, and queries read its samples.
@@ -42,7 +42,7 @@ impl<'a> SeriesRollup<'a> {
             buckets: Buckets::new(scratch)?,
             current: None,
             sums: Vec::new(),
-            profiles: Vec::new(),
+            is_touched: Vec::new(),
             touched: Vec::new(),
             overflowed: false,
             samples: 0,
@@ -50,12 +50,12 @@ impl<'a> SeriesRollup<'a> {
         })
     }
 
-    /// Adds sums as [`Rollup::add`](super::rollup::Rollup::add) does; those of one series and bucket must follow one another.
+    /// Adds a profile's samples: (stack and label set, value). Those of one series and bucket must follow one another.
     pub(super) fn add(
         &mut self,
         (series, scope): (u32, u32),
         bucket_ns: i64,
-        rows: impl ExactSizeIterator<Item = (u64, i64, i32)>,
+        rows: &[(u64, i64)],
     ) -> Result<()> {
         let current = (series, scope, bucket_ns);
         if self.current != Some(current) {
@@ -64,23 +64,18 @@ impl<'a> SeriesRollup<'a> {
             let cells = self.stacks.of_scope[scope as usize].len();
             if self.sums.len() < cells {
                 self.sums.resize(cells, 0);
-                self.profiles.resize(cells, 0);
+                self.is_touched.resize(cells, false);
             }
         }
         self.samples += rows.len() as u64;
         let first = self.stacks.of_scope[scope as usize].start;
-        let mut before = None;
-        for (key, value, profiles) in rows {
-            let stack = (key >> 32) as u32 - first;
+        for (key, value) in rows {
+            let stack = (*key >> 32) as u32 - first;
             let cell = stack as usize;
-            if before != Some(stack) {
-                if self.profiles[cell] == 0 {
-                    self.touched.push(stack);
-                }
-                self.profiles[cell] += profiles;
+            if !std::mem::replace(&mut self.is_touched[cell], true) {
+                self.touched.push(stack);
             }
-            before = Some(stack);
-            let (sum, overflowed) = self.sums[cell].overflowing_add(value);
+            let (sum, overflowed) = self.sums[cell].overflowing_add(*value);
             self.sums[cell] = sum;
             self.overflowed |= overflowed;
         }
@@ -109,14 +104,14 @@ impl<'a> SeriesRollup<'a> {
             self.rows.reserve(self.touched.len())?;
             for stack in &self.touched {
                 let cell = *stack as usize;
-                self.rows.push(series, bucket_ns, first + stack, self.sums[cell], self.profiles[cell]);
+                self.rows.push(series, bucket_ns, first + stack, self.sums[cell]);
             }
             self.buckets.push(series, bucket_ns, self.touched.len())?;
             self.written += self.touched.len() as u64;
         }
         for stack in self.touched.drain(..) {
             self.sums[stack as usize] = 0;
-            self.profiles[stack as usize] = 0;
+            self.is_touched[stack as usize] = false;
         }
         self.overflowed = false;
         Ok(())
@@ -138,7 +133,6 @@ struct Rows {
     bucket_ns: Vec<i64>,
     stack: Vec<i32>,
     sum: Vec<i64>,
-    profiles: Vec<i32>,
 }
 
 impl Rows {
@@ -148,7 +142,6 @@ impl Rows {
             Column::new("bucket_ns", Shape::Dictionary64, zstd(1)),
             Column::new("stack", Shape::Delta32, compression.stacks()),
             Column::new("sum", Shape::Dictionary64, compression.values()),
-            Column::new("profiles", Shape::Delta32, zstd(1)),
         ];
         Ok(Self {
             section: SectionWriter::new(SectionKind::SeriesRollup, &columns, scratch)?,
@@ -156,7 +149,6 @@ impl Rows {
             bucket_ns: Vec::new(),
             stack: Vec::new(),
             sum: Vec::new(),
-            profiles: Vec::new(),
         })
     }
 
@@ -165,12 +157,11 @@ impl Rows {
         if self.stack.len() + rows > ROW_GROUP_ROWS_MAX { self.end_row_group() } else { Ok(()) }
     }
 
-    fn push(&mut self, series: u32, bucket_ns: i64, stack: u32, sum: i64, profiles: i32) {
+    fn push(&mut self, series: u32, bucket_ns: i64, stack: u32, sum: i64) {
         self.series.push(series as i32);
         self.bucket_ns.push(bucket_ns);
         self.stack.push(stack as i32);
         self.sum.push(sum);
-        self.profiles.push(profiles);
     }
 
     fn end_row_group(&mut self) -> Result<()> {
@@ -181,14 +172,12 @@ impl Rows {
                 Values::I64(&self.bucket_ns),
                 Values::U32(&self.stack),
                 Values::I64(&self.sum),
-                Values::U32(&self.profiles),
             ],
         )?;
         self.series.clear();
         self.bucket_ns.clear();
         self.stack.clear();
         self.sum.clear();
-        self.profiles.clear();
         Ok(())
     }
 

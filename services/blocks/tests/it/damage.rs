@@ -11,7 +11,7 @@ use cambium_blocks::verify::verify;
 use cambium_blocks::writer::{Compression, EncodedBlock};
 use cambium_blocks::{BlockSource, Error, Source, reader};
 use cambium_model::block::{BlockMeta, SectionKind};
-use cambium_model::time::TimeRange;
+use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_proto::wire::metastore::BlockEntry;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -23,13 +23,13 @@ use prost::Message;
 use crate::store::{block, run};
 
 fn small() -> EncodedBlock {
-    block(&[random_dataset(tenant(1), 8, &Shape::default())], 0, Compression::Hot)
+    block(&[random_dataset(tenant(1), 8, &Shape::dense())], 3, Compression::Hot)
 }
 
 /// Large enough that samples are fetched in pieces.
 fn large() -> EncodedBlock {
-    let shape = Shape { profiles: 1_300, samples: 700, depth: 3, locations: 400, ..Shape::default() };
-    block(&[random_dataset(tenant(1), 8, &Shape { types: 1, ..shape })], 0, Compression::Cold)
+    let shape = Shape { profiles: 1_300, samples: 700, depth: 4, locations: 6, ..Shape::dense() };
+    block(&[random_dataset(tenant(1), 8, &shape)], 3, Compression::Cold)
 }
 
 async fn source(meta: &BlockMeta, object: Bytes) -> BlockSource {
@@ -48,7 +48,12 @@ async fn read_all(source: &BlockSource) -> Result<(), Error> {
         start += of_type.len() as u32;
         let range = TimeRange::ALL;
         source.profiles(&rows, range).await?;
-        source.tree(&TreeScan { rows: rows.clone(), range, pick: Pick::Sum }).await?;
+        // Without the first ten minutes no bucket of two hours is whole; part of a service has rollups by series.
+        let most = TimeRange::new(Shape::default().start_ns + 600 * SECOND_NS, i64::MAX);
+        for (rows, range) in [(&rows, range), (&rows, most), (&vec![rows[0].start..rows[0].start + 1], range)]
+        {
+            source.tree(&TreeScan { rows: rows.clone(), range, pick: Pick::Sum }).await?;
+        }
         let pick = Pick::Mean(vec![1; of_type.len()]);
         source.tree(&TreeScan { rows: rows.clone(), range, pick }).await?;
         source.samples(&SampleScan { rows, range, at: None }).await?.try_collect::<Vec<_>>().await?;

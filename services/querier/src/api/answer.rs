@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
 
+use crate::explain::Explain;
 use crate::merged::Stats;
 
 /// Where answers that are not JSON carry their stats.
@@ -24,6 +25,17 @@ pub(super) fn json(data: &[u8], extra: &[(&str, Value)], stats: &Stats) -> Respo
     body.extend_from_slice(stats_json(stats).as_bytes());
     body.push(b'}');
     respond("application/json", body)
+}
+
+/// What a query would read.
+pub(super) fn plan(plan: &Explain) -> Response {
+    let stats = Stats { blocks: plan.blocks, heads: plan.heads, ..Stats::default() };
+    json(explained(plan).to_string().as_bytes(), &[], &stats)
+}
+
+/// A plan as JSON.
+pub(super) fn explained(plan: &Explain) -> Value {
+    serde_json::to_value(plan).expect("numbers and text under text keys are always JSON")
 }
 
 /// A body of another type.

@@ -85,7 +85,7 @@ fn sum(left: &Stats, right: &Stats) -> Stats {
         heads: left.heads + right.heads,
         requests: left.requests + right.requests,
         bytes: left.bytes + right.bytes,
-        bytes_decoded: left.bytes_decoded + right.bytes_decoded,
+        bytes_needed: left.bytes_needed + right.bytes_needed,
         rows: left.rows + right.rows,
         milliseconds: Milliseconds {
             plan: a.plan + b.plan,

@@ -41,6 +41,8 @@ pub(super) const AGGREGATIONS: [(&str, Aggregation); 3] =
         ("exact" = Option<bool>, Query, description = "Drop nothing"),
         ("agg" = Option<String>, Query, description = "sum, avg or last; default sum for delta types, else avg"),
         ("by" = Option<String>, Query, description = "Label names, separated by commas: a tree for each combination (flamegraph and top)"),
+        ("explain" = Option<bool>, Query, description = "Say what was read of which block (flamegraph and top)"),
+        ("dry_run" = Option<bool>, Query, description = "Only say what would be read, and about how many bytes"),
     ),
     responses((status = 200, description = "The merge in the form asked for"))
 )]
@@ -55,10 +57,19 @@ pub(super) async fn query(
         let other = "this format: it goes with flamegraph and top".to_owned();
         return Err(ParamError::Conflict { name: "by", other }.into());
     }
+    if params.flag("dry_run")? {
+        return Ok(answer::plan(&querier.plan_merge(&query).await?));
+    }
+    let explain = params.flag("explain")?;
+    if explain && shape.form.content_type().is_some() {
+        let other = "this format: it goes with flamegraph and top".to_owned();
+        return Err(ParamError::Conflict { name: "explain", other }.into());
+    }
     if shape.form == Form::Pprof {
         return pprof(&querier, &query).await;
     }
-    let Merged { groups, single, mut stats, .. } = querier.merge(&query).await?;
+    let Merged { groups, single, mut stats, plan, .. } = querier.merge(&query).await?;
+    let plan = explain.then(|| ("explain", answer::explained(&plan)));
     let mut rendered = Vec::with_capacity(groups.len());
     for Group { labels, tree } in groups {
         let of = query.clone();
@@ -66,13 +77,14 @@ pub(super) async fn query(
         rendered.push((labels, draw(&querier, &query, shape, [tree], &mut stats, render).await?));
     }
     if !query.by.is_empty() {
-        return Ok(grouped(&rendered, &stats));
+        return Ok(grouped(&rendered, plan.as_slice(), &stats));
     }
     let (_, body) = rendered.pop().expect("a merge without `by` has exactly one group");
     Ok(match shape.form.content_type() {
         None => {
             let profile = single.as_ref().map(|single| ("profile", single_json(single)));
-            answer::json(&body, profile.as_slice(), &stats)
+            let extra: Vec<(&str, Value)> = profile.into_iter().chain(plan).collect();
+            answer::json(&body, &extra, &stats)
         }
         Some(content_type) => answer::other(content_type, body, &stats),
     })
@@ -125,7 +137,7 @@ async fn pprof(querier: &Querier, query: &MergeQuery) -> Result<Response, ApiErr
 }
 
 /// `{"groups":[{"labels":{…},"data":…},…]}`.
-fn grouped(rendered: &[(Labels, Vec<u8>)], stats: &Stats) -> Response {
+fn grouped(rendered: &[(Labels, Vec<u8>)], extra: &[(&str, Value)], stats: &Stats) -> Response {
     let mut data = br#"{"groups":["#.to_vec();
     for (at, (labels, body)) in rendered.iter().enumerate() {
         if at > 0 {
@@ -137,7 +149,7 @@ fn grouped(rendered: &[(Labels, Vec<u8>)], stats: &Stats) -> Response {
         data.push(b'}');
     }
     data.extend_from_slice(b"]}");
-    answer::json(&data, &[], stats)
+    answer::json(&data, extra, stats)
 }
 
 fn single_json(single: &SingleProfile) -> Value {

@@ -26,6 +26,8 @@ use crate::request::{Aggregation, RangeQuery};
         ("by" = Option<String>, Query, description = "Label names, separated by commas: a series for each combination"),
         ("agg" = Option<String>, Query, description = "sum, avg or last within a step; default sum for delta types, else avg"),
         ("rate" = Option<bool>, Query, description = "Values per second"),
+        ("explain" = Option<bool>, Query, description = "Say what was read of which block"),
+        ("dry_run" = Option<bool>, Query, description = "Only say what would be read, and about how many bytes"),
     ),
     responses((status = 200, description = "A matrix; a point at t covers the profiles of (t - step, t]"))
 )]
@@ -38,18 +40,22 @@ pub(super) async fn query_range(
     let (start_ns, end_ns) = params.range("", querier.deps().clock.now_ns(), &caller.limits)?;
     let step_ns = params.step("step")?.ok_or_else(|| ParamError::Missing { name: "step".to_owned() })?;
     let aggregation = params.choice("agg", &AGGREGATIONS)?;
-    let matrix = querier
-        .range(&RangeQuery {
-            tenant: caller.tenant,
-            aggregation: aggregation.unwrap_or_else(|| Aggregation::default_for(&query.profile_type)),
-            query,
-            start_ns,
-            end_ns,
-            step_ns,
-            by: params.names("by"),
-            per_second: params.flag("rate")?,
-        })
-        .await?;
+    let query = RangeQuery {
+        tenant: caller.tenant,
+        aggregation: aggregation.unwrap_or_else(|| Aggregation::default_for(&query.profile_type)),
+        query,
+        start_ns,
+        end_ns,
+        step_ns,
+        by: params.names("by"),
+        per_second: params.flag("rate")?,
+    };
+    if params.flag("dry_run")? {
+        return Ok(answer::plan(&querier.plan_range(&query).await?));
+    }
+    let explain = params.flag("explain")?;
+    let matrix = querier.range(&query).await?;
     let data = series::matrix(&matrix.series).to_string();
-    Ok(answer::json(data.as_bytes(), &[], &matrix.stats))
+    let plan = explain.then(|| ("explain", answer::explained(&matrix.plan)));
+    Ok(answer::json(data.as_bytes(), plan.as_slice(), &matrix.stats))
 }

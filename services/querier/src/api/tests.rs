@@ -9,16 +9,19 @@ use axum::body::Body;
 use cambium_blocks::Source;
 use cambium_blocks::cache::Cache;
 use cambium_blocks::testing::DatasetBuilder;
+use cambium_blocks::writer::{self, Compression};
+use cambium_metastore::catalogue::FlushCommit;
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants, symbols};
-use cambium_model::block::{LogId, Offset};
+use cambium_model::block::{LogId, LogRange, Offset, Partition};
+use cambium_model::deletion::Deletion;
 use cambium_model::labels::Labels;
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::profile::{Profile, ProfileId};
 use cambium_model::stacktrace::{NO_PARENT, Node};
 use cambium_model::symbols::Location;
 use cambium_model::tenant::{Tenant, TenantId};
-use cambium_model::time::SECOND_NS;
+use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_runtime::clock::{Clock, MockClock};
 use cambium_runtime::metrics::Metrics;
 use cambium_runtime::tenancy::{Access, Identity};
@@ -36,6 +39,7 @@ use crate::resolve::testing::{Stacks, stacks};
 use crate::{Config, Deps};
 
 mod errors;
+mod plans;
 
 /// What the clock shows, in seconds.
 const NOW: i64 = 1_700_000_000;
@@ -45,6 +49,7 @@ const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta";
 /// A querier with its endpoints.
 struct House {
     router: Router,
+    querier: Querier,
 }
 
 struct Answer {
@@ -136,12 +141,18 @@ impl House {
     }
 
     async fn with_limits(limits: TenantLimits) -> Self {
+        Self::with(limits, false).await
+    }
+
+    /// All profiles in one block, or in heads.
+    async fn with(limits: TenantLimits, in_block: bool) -> Self {
         let kv: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
         let clock: Arc<dyn Clock> = Arc::new(MockClock::at(NOW * SECOND_NS));
         let tenants = Arc::new(Tenants::new(Arc::clone(&kv), Arc::clone(&clock)));
         let symbols =
             Arc::new(Symbols::new(Arc::clone(&kv), Arc::clone(&clock), &symbols::Config::default()));
         let mut heads: HashMap<Tenant, Arc<dyn Source>> = HashMap::new();
+        let mut datasets = Vec::new();
         for (name, profiles) in [("first", first_profiles()), ("second", second_profiles())] {
             let tenant = tenants.resolve_or_create(&TenantId::new(name).unwrap()).await.unwrap();
             let mut builder = DatasetBuilder::new(tenant.clone());
@@ -156,21 +167,36 @@ impl House {
                     .collect();
                 symbols.write_missing_objects(tenant.number, &objects).await.unwrap();
             }
-            heads.insert(tenant, Arc::new(builder.finish()));
+            if in_block {
+                datasets.push(builder.finish());
+            } else {
+                heads.insert(tenant, Arc::new(builder.finish()));
+            }
+        }
+        let (catalogue, store) = (Catalogue::new(kv), InMemory::new());
+        if in_block {
+            let log = LogId { partition: Partition(0), log: 0 };
+            let range = LogRange { log, first: Offset(0), next: Offset(1) };
+            let epoch = catalogue.open_log(log, "").await.unwrap().epoch;
+            let block = writer::encode(&datasets, range, epoch, 0, Compression::Hot).unwrap();
+            writer::put(&store, &block).await.unwrap();
+            let flush = FlushCommit { range, epoch, block: Some(block.meta) };
+            catalogue.commit_flush(&flush).await.unwrap();
         }
         let overrides = Overrides { defaults: limits, ..Overrides::default() };
         let deps = Deps {
-            catalogue: Arc::new(Catalogue::new(kv)),
+            catalogue: Arc::new(catalogue),
             tenants,
             symbols,
-            store: Arc::new(InMemory::new()),
+            store: Arc::new(store),
             cache: Arc::new(Cache::new(1 << 20)),
             heads: Arc::new(StillHeads(heads)),
             limits: watch::Sender::new(Arc::new(overrides)).subscribe(),
             clock,
             metrics: Metrics::new(),
         };
-        Self { router: router(Querier::new(Config::default(), deps)) }
+        let querier = Querier::new(Config::default(), deps);
+        Self { router: router(querier.clone()), querier }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -14,6 +14,7 @@ use cambium_blocks::shape::FoldBy;
 use cambium_blocks::source::{Pick as SourcePick, TreeScan};
 use cambium_model::profile::SampleLabels;
 use cambium_model::profile_type::ProfileType;
+use cambium_model::time::TimeRange;
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -22,15 +23,17 @@ use hashbrown::HashMap;
 
 use super::merge_exec::{Reduction, TreeMergeExec};
 use super::off_loop;
+use super::partial_trees::{PartialTrees, TreeKey};
 use super::pick::{self, Part, Picked};
 use super::rows::RowColumns;
 use super::samples::LabelledScan;
-use super::scan_exec::{ProfileScanExec, Scan, ScanPart};
-use super::selection::{Groups, SOURCES_AT_ONCE, push_row, select};
-use super::sources::Sources;
+use super::scan_exec::{Kept, ProfileScanExec, Scan, ScanPart};
+use super::selection::{Groups, SOURCES_AT_ONCE, Selected, push_row, select};
+use super::sources::{Fixed, Sources};
 use super::stages::{Stage, Stages};
 use super::tree_merge::{build_trees, unscale};
 use crate::error::Error;
+use crate::explain::Explain;
 use crate::merged::{Group, Merged, MergedSample, MergedSamples, MergedTree, Stats, checked_add};
 use crate::request::MergeQuery;
 
@@ -47,6 +50,8 @@ pub(crate) struct Env {
     pub partitions_max: usize,
     /// Where the query's time is added up.
     pub stages: Stages,
+    /// What is kept of whole blocks.
+    pub trees: PartialTrees,
 }
 
 /// Sums stack traces; the stats are left to the caller.
@@ -57,10 +62,11 @@ pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> R
     for Part { one, pick } in &picked.parts {
         let of = groups.of(&one.series, &one.rows);
         for (group, rows, pick) in by_group(&of, &one.rows, pick) {
+            let kept = kept(env, one, &rows, &pick, picked.range, (query.fold_by, group));
             let scan = TreeScan { rows, range: picked.range, pick };
             let profile_type = query.query.profile_type.clone();
             let part = ScanPart::Tree { scan, fold_by: query.fold_by, group, profile_type };
-            scans.push(Scan { source: Arc::clone(&one.source), part });
+            scans.push(Scan { source: Arc::clone(&one.source), part, kept });
         }
     }
     let batch = run(env, scans, &query.query.profile_type).await?;
@@ -75,7 +81,23 @@ pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> R
         groups: groups.into_iter().map(|(labels, tree)| Group { labels, tree }).collect(),
         single: picked.single,
         stats: Stats::default(),
+        plan: Explain::default(),
     })
+}
+
+/// Where the rows of a scan are kept: those of a plain sum over all of a source that never changes.
+fn kept(
+    env: &Env,
+    one: &Selected,
+    rows: &RowSet,
+    pick: &SourcePick,
+    range: TimeRange,
+    (fold_by, group): (FoldBy, u32),
+) -> Option<Kept> {
+    let Fixed { key, bounds } = one.fixed.as_ref()?;
+    let whole = range.covers(bounds.0, bounds.1) && *pick == SourcePick::Sum;
+    let key = || TreeKey { source: Arc::clone(key), rows: rows.clone(), fold_by, group };
+    whole.then(|| Kept { trees: env.trees.clone(), key: Arc::new(key()) })
 }
 
 async fn choose(env: &Env, sources: &Sources, query: &MergeQuery) -> Result<Picked, Error> {
@@ -172,7 +194,7 @@ pub(crate) async fn merge_samples(
             let scan = TreeScan { rows, range, pick };
             ScanPart::Tree { scan, fold_by: FoldBy::Location, group: 0, profile_type }
         };
-        scans.push(Scan { source: Arc::clone(&one.source), part });
+        scans.push(Scan { source: Arc::clone(&one.source), part, kept: None });
     }
     let batch = run(env, scans, profile_type).await?;
     let named = profile_type.clone();

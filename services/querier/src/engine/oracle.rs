@@ -12,12 +12,14 @@ use cambium_model::selector::ProfileQuery;
 use cambium_model::stacktrace::{LocationId, NO_PARENT, PathHash};
 use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_runtime::clock::SystemClock;
+use cambium_runtime::metrics::Metrics;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use proptest::prelude::*;
 
 use super::merge::Env;
+use super::partial_trees::PartialTrees;
 use super::sources::Sources;
 use super::stages::Stages;
 use crate::merged::{MergedTree, ROOT_LOCATION};
@@ -209,7 +211,12 @@ pub(crate) fn env() -> Env {
 pub(crate) fn env_with_memory(bytes: usize) -> Env {
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes)));
     let context = TaskContext::default().with_runtime(runtime.build_arc().unwrap());
-    Env { context: Arc::new(context), partitions_max: 3, stages: Stages::new(Arc::new(SystemClock::new())) }
+    Env {
+        context: Arc::new(context),
+        partitions_max: 3,
+        stages: Stages::new(Arc::new(SystemClock::new())),
+        trees: PartialTrees::new(1 << 20, &Metrics::new()),
+    }
 }
 
 /// Runs a future to its end.

@@ -13,6 +13,7 @@ use super::selection::{Groups, Selected, SeriesIds, positions, profile_id, selec
 use super::sources::Sources;
 use super::stages::Stage;
 use crate::error::Error;
+use crate::explain::Explain;
 use crate::merged::{Matrix, MatrixSeries, Point, Stats, checked_add};
 use crate::request::{Aggregation, POINTS_MAX, RangeQuery};
 
@@ -121,7 +122,8 @@ pub(crate) async fn range(
     };
     let series = groups.sorted(values).into_iter();
     let series = series.map(|(labels, values)| MatrixSeries { labels, points: points(values) });
-    Ok(Matrix { series: series.filter(|one| !one.points.is_empty()).collect(), stats: Stats::default() })
+    let series = series.filter(|one| !one.points.is_empty()).collect();
+    Ok(Matrix { series, stats: Stats::default(), plan: Explain::default() })
 }
 
 impl Sums {

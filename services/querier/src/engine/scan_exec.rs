@@ -20,6 +20,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Par
 use futures::{StreamExt, stream};
 
 use super::off_loop;
+use super::partial_trees::{PartialTrees, TreeKey};
 use super::rows::{ROW_BYTES, ROW_SCHEMA, TreeRows};
 use super::samples::LabelledScan;
 use super::stages::{Stage, Stages};
@@ -35,6 +36,17 @@ pub(crate) struct Scan {
     pub source: Arc<dyn Source>,
     /// What of it.
     pub part: ScanPart,
+    /// Where its rows are kept, if they may be.
+    pub kept: Option<Kept>,
+}
+
+/// A place for a scan's rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// The cache.
+    pub trees: PartialTrees,
+    /// Their name there.
+    pub key: Arc<TreeKey>,
 }
 
 /// What to read of a source.
@@ -150,6 +162,13 @@ impl ExecutionPlan for ProfileScanExec {
 
 /// The reservation ends with the batch's hand-over: whoever takes it accounts for it.
 async fn batch(scan: Scan, reservation: MemoryReservation) -> Result<RecordBatch> {
+    if let Some(held) = scan.kept.as_ref().and_then(|kept| kept.trees.get(&kept.key)) {
+        return Ok(held);
+    }
     let rows = scan.rows(&reservation).await.map_err(DataFusionError::from)?;
-    Ok(rows.into_batch())
+    let batch = rows.into_batch();
+    if let Some(kept) = &scan.kept {
+        kept.trees.keep(&kept.key, &batch);
+    }
+    Ok(batch)
 }

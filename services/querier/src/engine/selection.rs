@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashMap;
 
 use super::off_loop;
-use super::sources::Sources;
+use super::sources::{Fixed, Opened, Sources};
 use crate::error::Error;
 
 /// Sources that a query reads side sections of at once.
@@ -30,6 +30,8 @@ pub(crate) struct Selected {
     pub rows: RowSet,
     /// Time of its earliest and of its latest profile, where known.
     pub span: Option<(i64, i64)>,
+    /// What the source is, where it never changes.
+    pub fixed: Option<Fixed>,
 }
 
 /// The selected series of every source that has any, in the order of the sources.
@@ -43,7 +45,8 @@ pub(crate) async fn select(sources: &Sources, query: &ProfileQuery) -> Result<Ve
                 let table = Arc::clone(&series);
                 let matching = move || table.select(Some(&query.profile_type), &query.selector);
                 let rows = off_loop(series.len(), matching).await;
-                Ok::<_, Error>(Selected { source: opened.source, series, rows, span: opened.span })
+                let Opened { source, span, fixed, .. } = opened;
+                Ok::<_, Error>(Selected { source, series, rows, span, fixed })
             }
         })
         .buffered(SOURCES_AT_ONCE)

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use cambium_blocks::source::ScanStats;
+use cambium_blocks::source::{Budget, ScanStats};
 use cambium_blocks::without::Without;
 use cambium_blocks::{BlockSource, Source};
 use cambium_metastore::catalogue::CatalogueView;
-use cambium_model::deletion::Deletion;
+use cambium_model::deletion::{Deletion, RecordedDeletion};
 use cambium_model::tenant::Tenant;
 use cambium_model::time::TimeRange;
 
+use super::partial_trees::SourceKey;
 use crate::error::Error;
+use crate::explain::{Explain, SourcePlan, Wants, estimate};
 use crate::heads::HeadsError;
 use crate::merged::Stats;
+use crate::plan::Unwanted;
 use crate::request::SeriesMatch;
 use crate::{Deps, plan};
 
@@ -23,8 +26,32 @@ pub(crate) struct Opened {
     pub source: Arc<dyn Source>,
     /// Time of its earliest and of its latest profile, where that is known without opening it.
     pub span: Option<(i64, i64)>,
+    /// What it is, where it never changes.
+    pub fixed: Option<Fixed>,
     /// What it had cost before this query.
     before: ScanStats,
+}
+
+/// What a source is that never changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Fixed {
+    /// Its name.
+    pub key: Arc<SourceKey>,
+    /// All its profiles lie from the first of these times to the second.
+    pub bounds: (i64, i64),
+}
+
+/// What a query asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    /// Whose.
+    pub tenant: &'a Tenant,
+    /// By the profiles' time.
+    pub range: TimeRange,
+    /// Which series; all where there are none.
+    pub matches: &'a [SeriesMatch],
+    /// What of them.
+    pub wants: Wants,
 }
 
 /// The sources of one query: blocks in log order, then heads.
@@ -32,94 +59,124 @@ pub(crate) struct Opened {
 pub(crate) struct Sources {
     /// The sources.
     pub list: Vec<Opened>,
-    blocks: u64,
-    heads: u64,
+    plan: Explain,
 }
 
 impl Sources {
     /// Everything that may hold profiles of the range in matching series. Nothing is read yet but the catalogue.
     ///
     /// A head that has gone on since the snapshot is answered by one new snapshot; a second time is an error.
-    pub async fn open(
-        deps: &Deps,
-        tenant: &Tenant,
-        range: TimeRange,
-        matches: &[SeriesMatch],
-    ) -> Result<Self, Error> {
+    pub async fn open(deps: &Deps, question: &Question<'_>) -> Result<Self, Error> {
+        let Question { tenant, range, .. } = *question;
         let view = deps.catalogue.view(tenant, range).await?;
         match deps.heads.heads(tenant, &view.committed).await {
-            Ok(heads) => Ok(Self::of(deps, tenant, range, matches, &view, heads)),
+            Ok(heads) => Ok(Self::of(deps, question, &view, heads)),
             Err(HeadsError::SnapshotTooOld { .. }) => {
                 let view = deps.catalogue.view(tenant, range).await?;
                 let heads = deps.heads.heads(tenant, &view.committed).await?;
-                Ok(Self::of(deps, tenant, range, matches, &view, heads))
+                Ok(Self::of(deps, question, &view, heads))
             }
             Err(other) => Err(other.into()),
         }
     }
 
-    fn of(
-        deps: &Deps,
-        tenant: &Tenant,
-        range: TimeRange,
-        matches: &[SeriesMatch],
-        view: &CatalogueView,
-        heads: Vec<Arc<dyn Source>>,
-    ) -> Self {
+    fn of(deps: &Deps, question: &Question<'_>, view: &CatalogueView, heads: Vec<Arc<dyn Source>>) -> Self {
+        let Question { tenant, range, matches, wants } = *question;
         let mut sources = Self::default();
         if view.retired {
             return sources;
         }
         let (limits, now_ns) = (deps.limits.borrow().of(&tenant.id).clone(), deps.clock.now_ns());
+        let bytes_max = if limits.query_bytes_max == 0 { u64::MAX } else { limits.query_bytes_max };
+        let budget = Arc::new(Budget::new(bytes_max));
+        let skipped = &mut sources.plan.skipped;
+        let mut found = Vec::with_capacity(view.blocks.len());
         for block in &view.blocks {
-            let Some(index) = plan::wanted(block, tenant, range, matches) else { continue };
+            match plan::wanted(block, tenant, range, matches) {
+                Ok(index) if limits.keeps(block.datasets[index].last_ns, now_ns) => {
+                    found.push((block, index))
+                }
+                Ok(_) => skipped.expired += 1,
+                Err(Unwanted::Range) => skipped.range += 1,
+                Err(Unwanted::Series) => skipped.series += 1,
+            }
+        }
+        for (block, index) in found {
             let dataset = &block.datasets[index];
-            if !limits.keeps(dataset.last_ns, now_ns) {
-                // Too old for the tenant, and only waiting to be removed.
-                continue;
-            }
-            let store = Arc::clone(&deps.store);
-            let source = BlockSource::new(store, Arc::clone(&deps.cache), Arc::clone(block), index);
-            let awaited = view.deletions.iter().filter(|recorded| dataset.awaits(recorded));
-            let awaited: Vec<Deletion> = awaited.map(|recorded| recorded.deletion.clone()).collect();
+            sources.plan.push(SourcePlan {
+                path: block.path.clone(),
+                level: block.level,
+                first_ns: dataset.first_ns,
+                last_ns: dataset.last_ns,
+                series: dataset.series,
+                samples: dataset.samples,
+                bytes_estimated: estimate(dataset, range, matches, wants),
+                cost: None,
+            });
+            let (store, cache) = (Arc::clone(&deps.store), Arc::clone(&deps.cache));
+            let source = Arc::new(BlockSource::within(store, cache, Arc::clone(block), index, &budget));
+            let awaited: Vec<&RecordedDeletion> =
+                view.deletions.iter().filter(|recorded| dataset.awaits(recorded)).collect();
+            let bounds = (dataset.first_ns, dataset.last_ns);
+            let deletions = awaited.iter().map(|recorded| recorded.id).collect();
+            let key = Arc::new(SourceKey { path: block.path.clone(), index, deletions });
+            let fixed = Some(Fixed { key, bounds });
             if awaited.is_empty() {
-                sources.push(Arc::new(source), Some((dataset.first_ns, dataset.last_ns)));
+                sources.push(source, Some(bounds), fixed);
             } else {
+                let awaited = awaited.iter().map(|recorded| recorded.deletion.clone()).collect();
                 // Its span may be that of profiles that are gone.
-                sources.push(Arc::new(Without::new(Arc::new(source), awaited)), None);
+                sources.push(Arc::new(Without::new(source, awaited)), None, fixed);
             }
-            sources.blocks += 1;
         }
         let touching = view.deletions.iter().filter(|recorded| overlap(recorded.deletion.range, range));
         let touching: Vec<Deletion> = touching.map(|recorded| recorded.deletion.clone()).collect();
         for head in heads {
-            if touching.is_empty() {
-                sources.push(head, None);
-            } else {
-                sources.push(Arc::new(Without::new(head, touching.clone())), None);
-            }
-            sources.heads += 1;
+            let head =
+                if touching.is_empty() { head } else { Arc::new(Without::new(head, touching.clone())) };
+            sources.push(head, None, None);
+            sources.plan.heads += 1;
         }
         sources
     }
 
-    fn push(&mut self, source: Arc<dyn Source>, span: Option<(i64, i64)>) {
+    /// What is to be read, before it is.
+    pub fn plan(&self) -> &Explain {
+        &self.plan
+    }
+
+    /// What was read, after it was.
+    pub fn explain(&self) -> Explain {
+        let mut plan = self.plan.clone();
+        for (position, opened) in self.list.iter().enumerate() {
+            plan.took(position, opened.cost());
+        }
+        plan
+    }
+
+    fn push(&mut self, source: Arc<dyn Source>, span: Option<(i64, i64)>, fixed: Option<Fixed>) {
         let before = source.stats();
-        self.list.push(Opened { source, span, before });
+        self.list.push(Opened { source, span, fixed, before });
     }
 
     /// What scanning them has cost so far; no times.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { blocks: self.blocks, heads: self.heads, ..Stats::default() };
+        let mut stats = Stats { blocks: self.plan.blocks, heads: self.plan.heads, ..Stats::default() };
         for opened in &self.list {
-            let (before, now) = (opened.before, opened.source.stats());
-            let rows = |scan: ScanStats| scan.sample_rows + scan.rollup_rows + scan.profile_rows;
-            stats.requests += now.requests - before.requests;
-            stats.bytes += now.bytes_fetched - before.bytes_fetched;
-            stats.bytes_decoded += now.bytes_decoded - before.bytes_decoded;
-            stats.rows += rows(now) - rows(before);
+            let cost = opened.cost();
+            stats.requests += cost.requests;
+            stats.bytes += cost.bytes_fetched;
+            stats.bytes_needed += cost.bytes_needed;
+            stats.rows += cost.sample_rows + cost.rollup_rows + cost.profile_rows;
         }
         stats
+    }
+}
+
+impl Opened {
+    /// What this query has cost it so far.
+    fn cost(&self) -> ScanStats {
+        self.source.stats().since(&self.before)
     }
 }
 
@@ -133,8 +190,8 @@ impl Sources {
     pub fn of_heads(heads: Vec<Arc<dyn Source>>) -> Self {
         let mut sources = Self::default();
         for head in heads {
-            sources.push(head, None);
-            sources.heads += 1;
+            sources.push(head, None, None);
+            sources.plan.heads += 1;
         }
         sources
     }
