@@ -9,11 +9,8 @@
 //! Laws: a push is a function of the seed, its place and the start time, so any can be made alone and again, byte by
 //! byte. Its sums are those of its samples, one for each sample type. Times are nanoseconds.
 
-use std::sync::Arc;
-
 use cambium_model::labels::{Labels, SERVICE_NAME};
-use cambium_model::symbols::Location;
-use cambium_proto::pprof::{Encoder, Header};
+use prost::Message;
 
 use crate::random::{at, mix};
 use crate::w::gzip;
@@ -21,10 +18,12 @@ use crate::w::popularity::Popularity;
 use crate::w::universe::Universe;
 
 pub use bases::{Bases, Skipped};
+use code::{Code, Cut, Header};
 pub use kinds::{Kind, TYPES_MAX};
 use pods::Pod;
 
 mod bases;
+mod code;
 mod kinds;
 mod pods;
 #[cfg(test)]
@@ -117,6 +116,7 @@ pub struct Fleet {
 struct Service {
     universe: Universe,
     popularity: Popularity,
+    code: Code,
 }
 
 impl Fleet {
@@ -129,7 +129,8 @@ impl Fleet {
             let wanted = least + most.saturating_sub(least) * service as usize / steps;
             let count = wanted.clamp(1, base.stacks.len() * CROSSED_MAX);
             let universe = Universe::new(base, count, service, at(shape.seed, service, OF_UNIVERSES, 0))?;
-            Ok(Service { popularity: Popularity::zipf(universe.len()), universe })
+            let code = Code::new(&universe.locations);
+            Ok(Service { popularity: Popularity::zipf(universe.len()), universe, code })
         });
         Ok(Self { services: services.collect::<anyhow::Result<_>>()?, shape })
     }
@@ -158,37 +159,28 @@ impl Fleet {
         let slot = number / services % pods;
         let kind = kinds[(number / services / pods) as usize];
         let pod = Pod::of(&self.shape, place.tenant, service, slot, place.offset_ns);
-        let Service { universe, popularity } = &self.services[service as usize];
-        let mut encoder = Encoder::new(&Header {
+        let Service { universe, popularity, code } = &self.services[service as usize];
+        let header = Header {
             sample_types: kind.sample_types(),
             period_type: kind.period_type(),
             period: kind.period(),
             time_ns: start_ns + place.offset_ns,
             duration_ns: if kind.has_duration() { *interval_ns } else { 0 },
-        });
+        };
         let build = Build::new(*seed, service, pod.version);
-        let mut ids = vec![0; universe.locations.len()];
+        let mut cut = Cut::new(code, &build, &header);
         let mut sums = [0; TYPES_MAX];
         let drawn = self.draw(place, popularity);
         for (rank, count) in &drawn {
-            let id_of = |location: u32| {
-                let id = &mut ids[location as usize];
-                if *id == 0 {
-                    *id = encoder.location(&build.location(&universe.locations[location as usize]));
-                }
-                *id
-            };
-            let stack: Vec<u64> = universe.stack(*rank).map(id_of).collect();
             let values = kind.values(*count, u64::from(*rank));
-            let values = &values[..kind.sample_types().len()];
-            encoder.sample(&stack, values, &Vec::new());
+            cut.sample(universe.stack(*rank), &values[..header.sample_types.len()]);
             sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         }
         Push {
             service,
             kind,
             labels: self.labels(service, &pod),
-            body: gzip(&encoder.finish()),
+            body: gzip(&cut.finish().encode_to_vec()),
             time_ns: start_ns + place.offset_ns,
             samples: drawn.len() as u64,
             sums,
@@ -242,30 +234,19 @@ pub fn service_name(service: u64) -> String {
 
 /// One version of a service's code: its own objects have a build id of their own, and some functions have moved.
 struct Build {
-    id: Arc<str>,
+    id: String,
     version: u64,
 }
 
 impl Build {
     fn new(seed: u64, service: u64, version: u64) -> Self {
         let half = |half| at(seed, service, OF_BUILDS, version * 2 + half);
-        Self { id: format!("{:016x}{:016x}", half(0), half(1)).into(), version }
+        Self { id: format!("{:016x}{:016x}", half(0), half(1)), version }
     }
 
-    fn location(&self, location: &Location) -> Location {
-        let mut built = location.clone();
-        let file = &built.mapping.file;
-        let shared = file.contains(".so") || file.starts_with('[');
-        if !shared && !file.is_empty() {
-            built.mapping.build_id = Arc::clone(&self.id);
-        }
-        for line in &mut built.lines {
-            let bytes = line.function.name.bytes();
-            let function = bytes.fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
-            if line.line > 0 && mix(function ^ mix(self.version)).is_multiple_of(MOVED_FUNCTIONS) {
-                line.line += self.version as i64;
-            }
-        }
-        built
+    /// Lines by which the function with this hash has moved since version 0.
+    fn moved_by(&self, function: u64) -> i64 {
+        let moved = mix(function ^ mix(self.version)).is_multiple_of(MOVED_FUNCTIONS);
+        if moved { self.version as i64 } else { 0 }
     }
 }

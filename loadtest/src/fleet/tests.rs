@@ -4,6 +4,7 @@ use cambium_model::limits::TenantLimits;
 use cambium_model::profile::ProfileId;
 use cambium_model::time::SECOND_NS;
 use cambium_proto::pprof::{self, Decoder, Decompressor, Limits};
+use cambium_proto::wire::perftools::Profile;
 
 use super::*;
 
@@ -89,6 +90,25 @@ fn a_push_is_the_same_every_time_and_unlike_any_other() {
     assert!(!bodies.contains(&of_tenant.body));
     let reseeded = fleet(Shape { seed: 8, ..shape() });
     assert_ne!(reseeded.push(place(0, 0), START_NS).sums, one.push(place(0, 0), START_NS).sums);
+}
+
+#[test]
+fn tables_are_numbered_from_1_in_order_of_first_use() {
+    let push = fleet(shape()).push(place(5, 2), START_NS);
+    let mut decompressor = Decompressor::new();
+    let raw = decompressor.decompress(&push.body, 1 << 24).unwrap();
+    let profile = Profile::decode(raw).unwrap();
+    assert!(profile.location.iter().map(|location| location.id).eq(1..=profile.location.len() as u64));
+    assert!(profile.function.iter().map(|function| function.id).eq(1..=profile.function.len() as u64));
+    assert!(profile.mapping.iter().map(|mapping| mapping.id).eq(1..=profile.mapping.len() as u64));
+    let mut used: Vec<u64> = Vec::new();
+    for id in profile.sample.iter().flat_map(|sample| &sample.location_id) {
+        if !used.contains(id) {
+            used.push(*id);
+        }
+    }
+    assert!(used.into_iter().eq(1..=profile.location.len() as u64));
+    assert_eq!(profile.sample.len() as u64, push.samples);
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub struct Counters {
     pub begun: AtomicU64,
     /// Of those, late ones.
     pub late: AtomicU64,
-    /// Of those, the ones that had to wait until there were fewer in flight.
+    /// Of those, the ones that had to wait until there were fewer in flight, or came behind such a one.
     pub waited_for_room: AtomicU64,
     /// The longest delay, microseconds.
     pub late_max_us: AtomicU64,
@@ -127,13 +127,13 @@ pub async fn open_loop<T, F, Fut>(
             std::panic::resume_unwind(panic);
         }
     };
+    let mut behind = false;
     while let Some(Job { offset_ns, what }) = tokio::select! {
         biased;
         () = stop.cancelled() => None,
         job = jobs.next() => job,
     } {
         let due = pace.start + Duration::from_nanos(offset_ns.max(0) as u64);
-        let mut waited_for_room = false;
         loop {
             let full = running.len() >= pace.in_flight_max;
             tokio::select! {
@@ -142,13 +142,15 @@ pub async fn open_loop<T, F, Fut>(
                 ended = running.join_next(), if !running.is_empty() => reap(ended),
                 () = sleep_until(due), if !full => break,
             }
-            waited_for_room |= full && Instant::now() > due;
+            behind |= full && Instant::now() > due;
         }
         let now = Instant::now();
         if stop.is_cancelled() || now > pace.give_up {
             break;
         }
-        counters.note(now.saturating_duration_since(due), waited_for_room);
+        let delay = now.saturating_duration_since(due);
+        behind &= delay > LATE;
+        counters.note(delay, behind);
         running.spawn(run(what, due));
     }
     while !running.is_empty() {

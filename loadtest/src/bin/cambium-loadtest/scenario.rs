@@ -343,7 +343,7 @@ mod tests {
         check("duration = \"2m\"", "missing field `fleet`");
         check(&format!("durations = \"2m\"\n{LEAST}"), "unknown field `durations`");
         check(&format!("{LEAST}podz = 3\n"), "unknown field `podz`");
-        check(&format!("{LEAST}[load]\narival = \"poisson\"\n"), "unknown field `arival`");
+        check(&format!("{LEAST}[load]\narrivals = \"poisson\"\n"), "unknown field `arrivals`");
         check(&format!("{LEAST}[load]\narrival = \"bursts\"\n"), "unknown variant `bursts`");
         check(&format!("{LEAST}[reads]\nsql = 1.0\n"), "unknown field `sql`");
         check(&format!("{LEAST}[verify]\nnever = true\n"), "unknown field `never`");

@@ -4,11 +4,9 @@ use std::fmt::Write;
 
 /// Size of a plot, and what is around its frame: left, right, top, bottom.
 const SIZE: (f64, f64) = (720.0, 220.0);
-const AROUND: (f64, f64, f64, f64) = (64.0, 12.0, 28.0, 24.0);
+const AROUND: (f64, f64, f64, f64) = (64.0, 20.0, 28.0, 24.0);
 /// Marks on an axis, about.
 const MARKS: f64 = 5.0;
-/// Width of a letter of the legend, about.
-const LETTER: f64 = 6.6;
 
 /// One line of a plot.
 pub struct Series {
@@ -45,21 +43,17 @@ pub fn svg(title: &str, unit: &str, series: &[Series]) -> String {
         let (at, below) = (x(value), SIZE.1 - 8.0);
         write!(out, "<text x=\"{at:.1}\" y=\"{below}\" class=\"x\">{} s</text>", short(value)).expect(text);
     }
-    let mut legend = SIZE.0 - right;
     for (number, series) in series.iter().enumerate().rev() {
         let line: Vec<String> =
             series.points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
         write!(out, "<polyline class=\"line c{number}\" points=\"{}\"/>", line.join(" ")).expect(text);
-        if series.name.is_empty() {
-            continue;
-        }
-        write!(out, "<text x=\"{legend:.1}\" y=\"14\" class=\"legend\">{}</text>", escaped(&series.name))
-            .expect(text);
-        legend -= series.name.chars().count() as f64 * LETTER + 6.0;
-        let dot = legend + 2.0;
-        write!(out, "<circle cx=\"{dot:.1}\" cy=\"10\" r=\"4\" class=\"dot c{number}\"/>").expect(text);
-        legend -= 14.0;
     }
+    write!(out, "<text x=\"{}\" y=\"14\" class=\"legend\">", SIZE.0 - right).expect(text);
+    for (number, series) in series.iter().enumerate().filter(|(_, series)| !series.name.is_empty()) {
+        let name = escaped(&series.name);
+        write!(out, "<tspan class=\"dot c{number}\">\u{a0}\u{a0}\u{a0}●</tspan> {name}").expect(text);
+    }
+    out.push_str("</text>");
     out.push_str("</svg>");
     out
 }
@@ -112,7 +106,7 @@ mod tests {
             |name: &str, points: &[(f64, f64)]| Series { name: name.into(), points: points.to_vec() };
         let plot = svg("a<b", "ms", &[series("p50", &[(1.0, 5.0), (2.0, 10.0)]), series("none", &[])]);
         assert!(plot.contains("a&lt;b") && !plot.contains("NaN") && !plot.contains("inf"));
-        assert!(plot.contains("points=\"386.0,112.0 708.0,28.0\""), "{plot}");
+        assert!(plot.contains("points=\"382.0,112.0 700.0,28.0\""), "{plot}");
         assert_eq!(plot.matches("<polyline").count(), 2);
         assert!(!svg("empty", "", &[]).contains("NaN"));
     }
