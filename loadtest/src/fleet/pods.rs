@@ -7,7 +7,7 @@
 
 use crate::random::at;
 
-use super::Shape;
+use super::{Shape, service_name};
 
 /// Third place of [`at`] for what these are.
 const OF_DEPLOYS: u64 = u64::MAX - 2;
@@ -44,7 +44,7 @@ impl Pod {
         let suffix: String = (0..SUFFIX_LETTERS)
             .map(|place| LETTERS[(self.identity / letters.pow(place) % letters) as usize] as char)
             .collect();
-        format!("svc-{service:02}-{replica_set:08x}-{suffix}")
+        format!("{}-{replica_set:08x}-{suffix}", service_name(service))
     }
 }
 

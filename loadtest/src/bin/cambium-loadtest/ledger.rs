@@ -24,7 +24,7 @@ pub struct Group {
 pub enum Fate {
     /// The server said that it has it.
     Acked,
-    /// The server said that it will never have it.
+    /// The server certainly has not taken it.
     Refused,
     /// Nobody said: it may be there or not.
     Unknown,

@@ -65,9 +65,9 @@ pub struct Stream {
     pub interrupted: bool,
     /// The server said that it has them.
     pub acked: u64,
-    /// The server said that it will not have them.
+    /// The server certainly has not taken them.
     pub refused: u64,
-    /// Nobody knows.
+    /// Nobody knows whether it has.
     pub unknown: u64,
     /// Attempts after the first.
     pub retries: u64,
