@@ -10,6 +10,7 @@ PACKAGES := build-essential ca-certificates python3 python3-venv
 DATA ?= ./data
 TYPOS_VERSION := 1.52.0
 PYARROW_VERSION := 26.0.1
+SCENARIO ?= loadtest/scenarios/small.toml
 
 .PHONY: help
 help: ## list the targets
@@ -36,6 +37,10 @@ fmt: ## format the code
 .PHONY: bench
 bench: packages ours ## the bars of docs/performance.md, with their ceilings; about 15 minutes
 	cargo run --profile quick-release -p cambium-simulation --bin bench
+
+.PHONY: loadtest
+loadtest: packages ours ## drive a running server with SCENARIO, verify its sums; ARGS: loadtest/README.md
+	cargo run --profile quick-release -p cambium-loadtest -- run --scenario $(SCENARIO) $(ARGS)
 
 .PHONY: fuzz
 fuzz: packages ours ## every fuzz target for FUZZ_SECONDS in all

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use protox::prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "cambium/ingest/v1/ingest.proto",
     "cambium/metastore/v1/metastore.proto",
     "compat/parca/profilestore.proto",
     "compat/pprof/profile.proto",
+    "compat/pyroscope/push.proto",
+    "compat/pyroscope/types.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

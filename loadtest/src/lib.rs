@@ -5,12 +5,15 @@
 //!                                        └──► control sums
 //! ```
 //!
-//! Laws: everything follows from the seed; a stream never needs to be held as a whole.
+//! Laws: everything follows from the seed; a stream never needs to be held as a whole. What drives servers with such
+//! streams is the program `cambium-loadtest` beside this library; see loadtest/README.md.
 
 pub mod random;
 
 pub mod w;
 
 pub mod w1;
+
+pub mod fleet;
 
 pub mod synthetic;

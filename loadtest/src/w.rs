@@ -23,9 +23,9 @@ use popularity::Popularity;
 use stacks::Stacks;
 use universe::Universe;
 
-mod popularity;
-mod stacks;
-mod universe;
+pub(crate) mod popularity;
+pub(crate) mod stacks;
+pub(crate) mod universe;
 
 /// Time between two rounds and duration of each profile, nanoseconds.
 pub const INTERVAL_NS: i64 = 10_000_000_000;
@@ -92,6 +92,11 @@ impl Workload {
             let count = shape.stacks_min + (shape.stacks_max - shape.stacks_min) * service as usize / steps;
             let base = if service < shape.wide { &wide } else { &narrow };
             let universe = Universe::new(base, count, service, at(SEED, service, IDENTITY, 0))?;
+            let held = universe.len();
+            anyhow::ensure!(
+                held == count,
+                "service {service} crosses to no more than {held} of {count} stacks"
+            );
             Ok(Service { popularity: Popularity::zipf(universe.len()), universe })
         });
         let services = services.collect::<anyhow::Result<_>>()?;

@@ -26,3 +26,22 @@ pub mod parca {
 pub mod perftools {
     tonic::include_proto!("perftools.profiles");
 }
+
+/// Pyroscope's packages, nested as their names are because one refers to the other.
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::clone_on_ref_ptr)]
+pub mod pyroscope {
+    /// `push`.
+    pub mod push {
+        /// `push.v1`: what Pyroscope's push API is sent.
+        pub mod v1 {
+            tonic::include_proto!("push.v1");
+        }
+    }
+    /// `types`.
+    pub mod types {
+        /// `types.v1`: labels.
+        pub mod v1 {
+            tonic::include_proto!("types.v1");
+        }
+    }
+}

@@ -2,14 +2,14 @@
 
 /// Ranks drawn by Zipf's law with s = 1.0: the second is drawn half as often as the first, the third a third.
 #[derive(Debug)]
-pub(super) struct Popularity {
+pub(crate) struct Popularity {
     /// For each rank the largest draw, of all 2^64, that still means it.
     bounds: Vec<u64>,
 }
 
 impl Popularity {
     /// Popularity of so many ranks; at least 1.
-    pub(super) fn zipf(ranks: usize) -> Self {
+    pub(crate) fn zipf(ranks: usize) -> Self {
         let total: f64 = (1..=ranks).map(|rank| 1.0 / rank as f64).sum();
         let mut sum = 0.0;
         let bounds = (1..=ranks).map(|rank| {
@@ -20,7 +20,7 @@ impl Popularity {
     }
 
     /// The rank, from 0, that an evenly distributed number means.
-    pub(super) fn rank(&self, draw: u64) -> u32 {
+    pub(crate) fn rank(&self, draw: u64) -> u32 {
         let rank = self.bounds.partition_point(|bound| *bound < draw);
         // Rounding may leave a gap above the last bound.
         rank.min(self.bounds.len() - 1) as u32

@@ -11,21 +11,22 @@ use super::stacks::Stacks;
 
 /// Stacks as a tree: what the decoder makes of a profile that has each of them once.
 #[derive(Debug)]
-pub(super) struct Universe {
+pub(crate) struct Universe {
     /// Parents first.
-    pub(super) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// What the nodes refer to.
-    pub(super) locations: Vec<Location>,
+    pub(crate) locations: Vec<Location>,
     /// Their ids.
-    pub(super) ids: Vec<LocationId>,
+    pub(crate) ids: Vec<LocationId>,
     /// The innermost node of each stack, the most popular stack first.
-    pub(super) leaves: Vec<u32>,
+    pub(crate) leaves: Vec<u32>,
 }
 
 impl Universe {
-    /// The universe of a service with so many stacks, drawn from a base.
-    pub(super) fn new(base: &Stacks, count: usize, service: u64, seed: u64) -> anyhow::Result<Self> {
-        let stacks = base.draw(count, seed)?;
+    /// The universe of a service with so many stacks, drawn from a base; with fewer where the base does not give them.
+    pub(crate) fn new(base: &Stacks, count: usize, service: u64, seed: u64) -> anyhow::Result<Self> {
+        let stacks = base.draw(count, seed);
+        let count = stacks.len();
         let mut encoder = Encoder::new(&Header { sample_types: &[("rank", "count")], ..Header::default() });
         let mut ids = vec![0; base.locations.len()];
         for (rank, stack) in (1..).zip(&stacks) {
@@ -63,12 +64,12 @@ impl Universe {
     }
 
     /// How many stacks.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.leaves.len()
     }
 
     /// The locations of a stack, the innermost first.
-    pub(super) fn stack(&self, rank: u32) -> impl Iterator<Item = u32> {
+    pub(crate) fn stack(&self, rank: u32) -> impl Iterator<Item = u32> {
         let mut node = self.leaves[rank as usize];
         std::iter::from_fn(move || {
             let Node { parent, location } = *self.nodes.get(node as usize)?;
