@@ -10,7 +10,7 @@
 use std::io::Read;
 
 use bytes::{Bytes, BytesMut};
-use cambium_model::block::{BlockMeta, DatasetMeta, LabelSummary, LogRange, SCOPES_LISTED_MAX};
+use cambium_model::block::{BlockMeta, Cover, DatasetMeta, LabelSummary, LogRange, SCOPES_LISTED_MAX};
 use cambium_model::tenant::Tenant;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
@@ -101,6 +101,12 @@ impl EncodedDataset {
     /// Says that the tenant's deletions up to this one have been carried out in it.
     pub fn note_deletions(&mut self, last: u64) {
         self.meta.deletions_done = last;
+    }
+
+    /// Says which records it stands for, and how many of their profiles have been left out.
+    pub fn note_covers(&mut self, covers: Vec<Cover>, profiles_left_out: u64) {
+        self.meta.covers = covers;
+        self.meta.profiles_left_out = profiles_left_out;
     }
 
     /// Its length in a block.
@@ -320,6 +326,8 @@ pub(crate) fn finish_dataset(
         labels: side.labels,
         sections: Vec::new(),
         deletions_done: 0,
+        covers: Vec::new(),
+        profiles_left_out: 0,
     };
     let mut sections = vec![side.series, encoded.profiles, encoded.samples, encoded.rollup];
     sections.extend(side.stacks.encode(scratch)?);

@@ -30,6 +30,8 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use crate::Error;
 use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
 
+pub(crate) mod covers;
+
 /// A tenant whose merged part has at least so many bytes gets a block of its own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
 /// Blocks that one job makes for single tenants. A partition that flushes every minute and is merged every ten puts two
@@ -132,12 +134,13 @@ impl MergeJob {
         files: &[Arc<File>],
         stop: &AtomicBool,
     ) -> Result<Vec<EncodedDataset>, Error> {
-        let mut inputs = Vec::new();
+        let (mut inputs, mut held) = (Vec::new(), Vec::new());
         for (block, file) in self.inputs.iter().zip(files) {
             let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant);
             let Some(index) = index else { continue };
             if !is_expired(self.now_ns, &self.limits, &block.datasets[index]) {
                 inputs.push(Input::open(Arc::clone(file), Arc::clone(block), index)?);
+                held.push((block, index));
             }
         }
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
@@ -150,16 +153,39 @@ impl MergeJob {
         let bytes: u64 = sections.map(|section| section.length).sum();
         let mut parts = Vec::new();
         if bytes <= self.block_bytes_max {
-            parts.extend(merge(&inputs, &whole, &scratch)?);
+            let part = merge(&inputs, &whole, &scratch)?;
+            parts.extend(part.map(|part| (part, (None, None))));
         } else {
-            for scopes in split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max)) {
-                let wanted = Wanted { scopes: Some(&scopes), ..whole.clone() };
-                parts.extend(merge(&inputs, &wanted, &scratch)?);
+            let groups = split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max));
+            for (scopes, bounds) in groups.iter().zip(covers::bounds(&groups)) {
+                let wanted = Wanted { scopes: Some(scopes), ..whole.clone() };
+                parts.extend(merge(&inputs, &wanted, &scratch)?.map(|part| (part, bounds)));
             }
         }
         let last = recorded.last().map_or(0, |recorded| recorded.id);
-        parts.iter_mut().for_each(|part| part.note_deletions(last));
-        Ok(parts)
+        Ok(self.noted(parts, &held, last))
+    }
+
+    /// The parts with what they say of themselves: which deletions they have had, and what they stand for.
+    fn noted(
+        &self,
+        parts: Vec<(EncodedDataset, covers::Bounds)>,
+        held: &[(&Arc<BlockMeta>, usize)],
+        last_deletion: u64,
+    ) -> Vec<EncodedDataset> {
+        let log_ranges = log_ranges(&self.inputs);
+        let datasets = held.iter().map(|(block, index)| &block.datasets[*index]);
+        let before: u64 = datasets.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum();
+        let after: u64 = parts.iter().map(|(part, _)| part.meta().profiles).sum();
+        // Which part lacks how many is not known, and matters to nobody: the last one counts them.
+        let (left_out, last) = (before.saturating_sub(after), parts.len().saturating_sub(1));
+        let note = |(index, (mut part, bounds)): (usize, (EncodedDataset, covers::Bounds))| {
+            part.note_deletions(last_deletion);
+            let stored = covers::stored(covers::within(held, &bounds), &log_ranges);
+            part.note_covers(stored, if index == last { left_out } else { 0 });
+            part
+        };
+        parts.into_iter().enumerate().map(note).collect()
     }
 
     /// What the catalogue will say of a block but for its datasets.

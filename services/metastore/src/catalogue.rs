@@ -26,11 +26,14 @@ use crate::kv::{self, KvStore, Snapshot, Step, Txn};
 
 mod deletions;
 
+mod rebuild;
+
 mod replace;
 
 mod view;
 
 pub use deletions::DELETIONS_MAX;
+pub use rebuild::{Rebuilt, RebuiltTenant};
 pub use replace::{Garbage, Replacement};
 pub use view::{CatalogueView, Everything, LogBlocks, OwnedBlocks};
 
@@ -69,6 +72,9 @@ pub enum Error {
     /// The tenant has as many deletions as it may have.
     #[error("the tenant has {DELETIONS_MAX} deletions already: delete by fewer selectors")]
     TooManyDeletions,
+    /// The catalogue is not whole: rebuilding it was begun and not ended.
+    #[error("the catalogue is not whole: run cambium admin rebuild-catalogue --replace again")]
+    Unfinished,
     /// Somebody else holds the lease under which this was done.
     #[error("the lease on {job} with fence {fence} is lost")]
     LeaseLost {
@@ -98,7 +104,7 @@ impl HasKind for Error {
             // The log's new owner will take the work.
             Self::Fenced { .. } | Self::BlockGone { .. } | Self::LeaseLost { .. } => error::Kind::Unavailable,
             Self::TooManyDeletions => error::Kind::Unprocessable,
-            Self::OutOfOrder { .. } | Self::UnknownLog { .. } => error::Kind::Internal,
+            Self::OutOfOrder { .. } | Self::UnknownLog { .. } | Self::Unfinished => error::Kind::Internal,
         }
     }
 }
@@ -138,9 +144,15 @@ impl Catalogue {
 
     /// The cluster's partition count: `configured` if it has none yet, else the one it was created with. The caller
     /// compares, because a cluster's partitions cannot be changed.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`]: nobody may start on half a catalogue.
     pub async fn fix_partition_count(&self, configured: u32) -> Result<u32, Error> {
         kv::transact(&*self.store, |snapshot| async move {
             let key = keys::partition_count();
+            if snapshot.get(&keys::rebuilding()).await?.is_some() {
+                return Err(Error::Unfinished);
+            }
             if let Some(value) = snapshot.get(&key).await? {
                 return Ok(Step::Done(decode_u32(Kind::PartitionCount, &value)?));
             }

@@ -126,6 +126,11 @@ impl KeyRange {
         Self { start: Key::new(prefix.to_vec()), end: Key::new(end) }
     }
 
+    /// One key alone.
+    pub fn only(key: &Key) -> Self {
+        Self { start: key.clone(), end: after(key) }
+    }
+
     /// Whether no key lies inside.
     pub fn is_empty(&self) -> bool {
         self.start >= self.end
@@ -235,15 +240,55 @@ pub async fn scan_all(snapshot: &dyn Snapshot, range: KeyRange) -> Result<Vec<(K
     let mut page_keys = all.len();
     while page_keys == SCAN_PAGE_KEYS {
         let Some((last, _)) = all.last() else { break };
-        // The least key after `last` is `last` followed by a zero byte.
-        let mut next = last.as_bytes().to_vec();
-        next.push(0);
-        let rest = KeyRange { start: Key::new(next), end: range.end.clone() };
+        let rest = KeyRange { start: after(last), end: range.end.clone() };
         let page = snapshot.scan(rest, SCAN_PAGE_KEYS).await?;
         page_keys = page.len();
         all.extend(page);
     }
     Ok(all)
+}
+
+/// The least key after this one: a zero byte follows it.
+pub(crate) fn after(key: &Key) -> Key {
+    let mut next = key.as_bytes().to_vec();
+    next.push(0);
+    Key::new(next)
+}
+
+/// How many keys the range has.
+pub(crate) async fn count(snapshot: &dyn Snapshot, mut range: KeyRange) -> Result<usize, Error> {
+    let mut keys = 0;
+    loop {
+        let page = snapshot.scan(range.clone(), SCAN_PAGE_KEYS).await?;
+        let Some((last, _)) = page.last() else { return Ok(keys) };
+        keys += page.len();
+        range.start = after(last);
+    }
+}
+
+/// Writes these, whatever was there: for a store that nobody else uses.
+pub(crate) async fn put_all(store: &dyn KvStore, entries: Vec<(Key, Vec<u8>)>) -> Result<(), Error> {
+    let txn = entries.into_iter().fold(Txn::new(), |txn, (key, value)| txn.put(key, value));
+    transact(store, |_| {
+        let txn = txn.clone();
+        async { Ok(if txn.is_read_only() { Step::Done(()) } else { Step::Commit(txn, ()) }) }
+    })
+    .await
+}
+
+/// Deletes all keys of the range, so many at a time.
+pub(crate) async fn delete_all(store: &dyn KvStore, range: KeyRange, at_once: usize) -> Result<(), Error> {
+    loop {
+        let found = store.snapshot().await?.scan(range.clone(), at_once).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        transact(store, |_| {
+            let txn = found.iter().fold(Txn::new(), |txn, (key, _)| txn.delete(key.clone()));
+            async { Ok::<_, Error>(Step::Commit(txn, ())) }
+        })
+        .await?;
+    }
 }
 
 /// What a decision over a snapshot came to.

@@ -61,6 +61,8 @@ mod tests {
             ],
             sections: Vec::new(),
             deletions_done: 0,
+            covers: Vec::new(),
+            profiles_left_out: 0,
         };
         BlockMeta {
             path: "block".to_owned(),
