@@ -103,10 +103,14 @@ impl EncodedDataset {
         self.meta.deletions_done = last;
     }
 
-    /// Says which records it stands for, and how many of their profiles have been left out.
-    pub fn note_covers(&mut self, covers: Vec<Cover>, profiles_left_out: u64) {
+    /// Says which records it stands for.
+    pub fn note_covers(&mut self, covers: Vec<Cover>) {
         self.meta.covers = covers;
-        self.meta.profiles_left_out = profiles_left_out;
+    }
+
+    /// Says how many profiles it and what was written with it have lost to deletions.
+    pub fn note_left_out(&mut self, profiles: u64) {
+        self.meta.profiles_left_out = profiles;
     }
 
     /// Its length in a block.

@@ -71,6 +71,8 @@ struct Output<'a> {
     /// The block that is ready, kept back until it is known whether it is the last.
     ready: Option<(Option<TenantNumber>, Vec<EncodedDataset>)>,
     own_blocks: usize,
+    /// Profiles in the blocks that have been put.
+    profiles: u64,
     put: Vec<BlockMeta>,
 }
 
@@ -100,8 +102,8 @@ impl MergeJob {
             .filter(|dataset| !self.catalogue.retired.contains_key(&dataset.tenant.number))
             .map(|dataset| dataset.tenant.number)
             .collect();
-        let mut output =
-            Output { job: self, store, shared: Vec::new(), ready: None, own_blocks: 0, put: Vec::new() };
+        let (shared, put) = (Vec::new(), Vec::new());
+        let mut output = Output { job: self, store, shared, ready: None, own_blocks: 0, profiles: 0, put };
         // Ends the thread when this future is dropped: a process that is told to stop does not wait for a merge.
         let stop = StopOnDrop::default();
         for tenant in tenants {
@@ -177,15 +179,23 @@ impl MergeJob {
         let datasets = held.iter().map(|(block, index)| &block.datasets[*index]);
         let before: u64 = datasets.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum();
         let after: u64 = parts.iter().map(|(part, _)| part.meta().profiles).sum();
-        // Which part lacks how many is not known, and matters to nobody: the last one counts them.
-        let (left_out, last) = (before.saturating_sub(after), parts.len().saturating_sub(1));
+        let last = parts.len().saturating_sub(1);
         let note = |(index, (mut part, bounds)): (usize, (EncodedDataset, covers::Bounds))| {
             part.note_deletions(last_deletion);
-            let stored = covers::stored(covers::within(held, &bounds), &log_ranges);
-            part.note_covers(stored, if index == last { left_out } else { 0 });
+            part.note_covers(covers::stored(covers::within(held, &bounds), &log_ranges));
+            part.note_left_out(if index == last { before.saturating_sub(after) } else { 0 });
             part
         };
         parts.into_iter().enumerate().map(note).collect()
+    }
+
+    /// Profiles of the inputs as they were flushed, but for those that are too old and those of deleted tenants.
+    fn profiles(&self) -> u64 {
+        let datasets = self.inputs.iter().flat_map(|block| &block.datasets);
+        let kept = datasets
+            .filter(|dataset| !is_expired(self.now_ns, &self.limits, dataset))
+            .filter(|dataset| !self.catalogue.retired.contains_key(&dataset.tenant.number));
+        kept.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum()
     }
 
     /// What the catalogue will say of a block but for its datasets.
@@ -249,10 +259,17 @@ impl Output<'_> {
     async fn put(
         &mut self,
         tenant: Option<TenantNumber>,
-        datasets: Vec<EncodedDataset>,
+        mut datasets: Vec<EncodedDataset>,
         is_last: bool,
     ) -> Result<(), Error> {
         let part = u32::try_from(self.put.len()).unwrap_or(u32::MAX);
+        let of_all = datasets.iter().map(EncodedDataset::meta);
+        self.profiles += of_all.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum::<u64>();
+        // Those of tenants of whom nothing is left: all parts together weigh what the inputs did.
+        let left_out = self.job.profiles().saturating_sub(self.profiles);
+        if let Some(dataset) = datasets.last_mut().filter(|_| is_last) {
+            dataset.note_left_out(dataset.meta().profiles_left_out + left_out);
+        }
         let mut header = self.job.header(tenant, &datasets, part);
         header.parts = if is_last { part + 1 } else { 0 };
         let block: SpooledBlock = assemble(header, datasets);

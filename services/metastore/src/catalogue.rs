@@ -16,13 +16,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset};
+use cambium_model::profile::ProfileId;
+use cambium_model::tenant::TenantNumber;
 use cambium_proto::wire::metastore as stored;
 use cambium_runtime::error::{self, HasKind};
 use prost::Message;
 
 use crate::error::{Error as StoreError, decode, decode_u32};
 use crate::keys::{self, Kind};
-use crate::kv::{self, KvStore, Snapshot, Step, Txn};
+use crate::kv::{self, Key, KvStore, Snapshot, Step, Txn};
 
 mod deletions;
 
@@ -196,12 +198,37 @@ impl Catalogue {
                 .is_none_or(|block| block.log_ranges == [flush.range] && block.epoch == flush.epoch),
             "the block says what the flush says"
         );
-        kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush)).await
+        kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush, &[])).await
+    }
+
+    /// Commits a block of imported profiles like a flush, and that these of the tenant's are in it.
+    ///
+    /// # Errors
+    /// As [`Self::commit_flush`].
+    pub async fn commit_import(
+        &self,
+        flush: &FlushCommit,
+        tenant: TenantNumber,
+        imported: &[ProfileId],
+    ) -> Result<(), Error> {
+        let marks: Vec<Key> = imported.iter().map(|id| keys::imported(tenant, *id)).collect();
+        kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush, &marks)).await
+    }
+
+    /// Which of these profiles the tenant has imported.
+    pub async fn imported(&self, tenant: TenantNumber, ids: &[ProfileId]) -> Result<Vec<bool>, Error> {
+        let marks: Vec<Key> = ids.iter().map(|id| keys::imported(tenant, *id)).collect();
+        let held = self.store.snapshot().await?.batch_get(&marks).await?;
+        Ok(held.iter().map(Option::is_some).collect())
     }
 }
 
 /// What committing this flush means on this snapshot.
-async fn decide_flush(snapshot: Box<dyn Snapshot>, flush: &FlushCommit) -> Result<Step<()>, Error> {
+async fn decide_flush(
+    snapshot: Box<dyn Snapshot>,
+    flush: &FlushCommit,
+    marks: &[Key],
+) -> Result<Step<()>, Error> {
     let FlushCommit { range, epoch, block } = flush;
     let log = range.log;
     let (state_key, block_key) = (keys::log_state(log), keys::block(log, range.first));
@@ -223,6 +250,7 @@ async fn decide_flush(snapshot: Box<dyn Snapshot>, flush: &FlushCommit) -> Resul
     }
     let after = stored::LogState { committed_next: range.next.0, ..state };
     let txn = Txn::new().expect(state_key.clone(), before).put(state_key, after.encode_to_vec());
+    let txn = marks.iter().fold(txn, |txn, mark| txn.put(mark.clone(), Vec::new()));
     let txn = match block {
         Some(block) => txn.put(block_key, stored::BlockEntry::from(block).encode_to_vec()),
         None => txn,

@@ -59,6 +59,9 @@ pub enum Error {
     /// The store is closed, or is being reopened after a failure. Nothing was written.
     #[error("the metadata store is closed or being reopened")]
     Closed,
+    /// Another process has the store open.
+    #[error("the metadata store is in use by another process")]
+    InUse,
     /// The store's own structures are damaged.
     #[error("the metadata store is corrupt")]
     Corrupt {
@@ -80,7 +83,7 @@ pub enum Error {
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Unavailable { .. } | Self::Closed | Self::Contended => Kind::Unavailable,
+            Self::Unavailable { .. } | Self::Closed | Self::InUse | Self::Contended => Kind::Unavailable,
             Self::Corrupt { .. } | Self::TooManyKeys { .. } => Kind::Internal,
         }
     }

@@ -179,7 +179,8 @@ pub struct DatasetMeta {
     pub deletions_done: u64,
     /// Which records it stands for; empty for all of its tenant's in the block's log ranges.
     pub covers: Vec<Cover>,
-    /// Profiles of those records that have been left out since they were flushed, because they were deleted.
+    /// Profiles of those records that were deleted since they were flushed: those of a tenant on its last dataset, those of
+    /// tenants of whom a merge has left nothing on the last dataset of its last part.
     pub profiles_left_out: u64,
 }
 

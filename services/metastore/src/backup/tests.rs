@@ -26,20 +26,24 @@ impl World {
         Self { store: Arc::new(MemoryStore::new()) }
     }
 
+    fn kv(&self) -> Arc<dyn KvStore> {
+        Arc::<MemoryStore>::clone(&self.store)
+    }
+
     fn tenants(&self) -> Tenants {
-        Tenants::new(self.store.clone(), Arc::new(MockClock::at(NOW_NS)))
+        Tenants::new(self.kv(), Arc::new(MockClock::at(NOW_NS)))
     }
 
     fn tokens(&self) -> Tokens {
-        Tokens::new(self.store.clone(), Arc::new(MockClock::at(NOW_NS)))
+        Tokens::new(self.kv(), Arc::new(MockClock::at(NOW_NS)))
     }
 
     fn symbols(&self) -> Symbols {
-        Symbols::new(self.store.clone(), Arc::new(MockClock::at(NOW_NS)), &Default::default())
+        Symbols::new(self.kv(), Arc::new(MockClock::at(NOW_NS)), &Default::default())
     }
 
     fn catalogue(&self) -> Catalogue {
-        Catalogue::new(self.store.clone())
+        Catalogue::new(self.kv())
     }
 
     /// Two tenants, the first of which was deleted and has a successor, a token, deletions and a name.
