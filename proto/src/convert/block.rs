@@ -1,7 +1,8 @@
 //! [`BlockMeta`] and the entry that catalogue and table of contents hold.
 
 use cambium_model::block::{
-    BlockMeta, DatasetMeta, LabelSummary, LogId, LogRange, Offset, Partition, SectionKind, SectionMeta,
+    BlockMeta, Cover, DatasetMeta, LabelSummary, LogId, LogRange, Offset, Partition, ScopeBound, SectionKind,
+    SectionMeta,
 };
 use cambium_model::profile_type::ProfileType;
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
@@ -80,6 +81,32 @@ impl TryFrom<wire::LogRange> for LogRange {
     }
 }
 
+impl From<&Cover> for wire::Cover {
+    fn from(cover: &Cover) -> Self {
+        let bound =
+            |bound: &ScopeBound| wire::ScopeBound { value: bound.value.clone(), label: bound.label.clone() };
+        Self {
+            range: Some((&cover.range).into()),
+            from: cover.from.as_ref().map(bound),
+            to: cover.to.as_ref().map(bound),
+        }
+    }
+}
+
+impl TryFrom<wire::Cover> for Cover {
+    type Error = Error;
+
+    fn try_from(cover: wire::Cover) -> Result<Self, Error> {
+        let bound = |bound: wire::ScopeBound| ScopeBound { value: bound.value, label: bound.label };
+        Ok(Self {
+            // An absent message is one of zeros, as everywhere in proto3.
+            range: cover.range.unwrap_or_default().try_into()?,
+            from: cover.from.map(bound),
+            to: cover.to.map(bound),
+        })
+    }
+}
+
 impl From<&DatasetMeta> for wire::Dataset {
     fn from(meta: &DatasetMeta) -> Self {
         Self {
@@ -95,6 +122,8 @@ impl From<&DatasetMeta> for wire::Dataset {
             labels: meta.labels.iter().map(Into::into).collect(),
             sections: meta.sections.iter().map(Into::into).collect(),
             deletions_done: meta.deletions_done,
+            covers: meta.covers.iter().map(Into::into).collect(),
+            profiles_left_out: meta.profiles_left_out,
         }
     }
 }
@@ -124,6 +153,8 @@ impl TryFrom<wire::Dataset> for DatasetMeta {
             labels: dataset.labels.into_iter().map(Into::into).collect(),
             sections: dataset.sections.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             deletions_done: dataset.deletions_done,
+            covers: dataset.covers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            profiles_left_out: dataset.profiles_left_out,
         })
     }
 }
@@ -247,6 +278,16 @@ mod tests {
                     .map(|kind| SectionMeta { kind, offset: 1, length: 2, rows: 3, crc32c: 4 })
                     .to_vec(),
                 deletions_done: 5,
+                covers: vec![Cover {
+                    range: LogRange {
+                        log: LogId { partition: Partition(3), log: 9 },
+                        first: Offset(12),
+                        next: Offset(18),
+                    },
+                    from: Some(ScopeBound { value: "api".into(), label: "service_name".into() }),
+                    to: None,
+                }],
+                profiles_left_out: 6,
             }],
             sources: vec!["l0/w.cbm".into()],
             part: 1,

@@ -12,7 +12,7 @@
 //! and two epochs of a log never share one. A fence is given once, so whoever repeats a merge never meets what a zombie
 //! may still be writing.
 
-use cambium_model::block::LogRange;
+use cambium_model::block::{LogId, LogRange, Offset, Partition};
 use cambium_model::tenant::TenantNumber;
 use cambium_model::time::SECOND_NS;
 
@@ -30,6 +30,22 @@ pub fn block_path(level: u8, range: &LogRange, epoch: u64, last_ns: i64) -> Stri
         log.log,
         range.first.0,
     )
+}
+
+/// The folder of a partition's blocks of level 0.
+pub fn flushed_folder(partition: Partition) -> String {
+    format!("{BLOCKS_PREFIX}/l0/{:04x}", partition.0)
+}
+
+/// The log and the first offset that the path of a block of level 0 names; `None` for another path.
+pub fn flushed_place(path: &str) -> Option<(LogId, Offset)> {
+    let (folder, name) = path.strip_prefix(BLOCKS_PREFIX)?.strip_prefix("/l0/")?.rsplit_once('/')?;
+    let (partition, _) = folder.split_once('/')?;
+    let (log, rest) = name.split_once('-')?;
+    let (first, _) = rest.split_once('-')?;
+    let partition = Partition(u32::from_str_radix(partition, 16).ok()?);
+    let log = LogId { partition, log: u32::from_str_radix(log, 16).ok()? };
+    Some((log, Offset(u64::from_str_radix(first, 16).ok()?)))
 }
 
 /// The path of a merged block: of this tenant or, where there is none, of several; `part` of those that were written under
@@ -65,8 +81,6 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use cambium_model::block::{LogId, Offset, Partition};
-
     use super::*;
 
     #[test]
@@ -75,6 +89,10 @@ mod tests {
         let range = LogRange { log, first: Offset(0x1a40), next: Offset(0x1a50) };
         let path = block_path(0, &range, 5, 1_795_390_199 * SECOND_NS);
         assert_eq!(path, "v1/l0/0007/2026112223/00000002-0000000000001a40-5.blk");
+        assert_eq!(flushed_place(&path), Some((log, Offset(0x1a40))));
+        assert!(path.starts_with(&flushed_folder(Partition(7))));
+        let merged = merged_path(1, None, 1, 0, 0);
+        assert_eq!(flushed_place(&merged), None);
     }
 
     #[test]

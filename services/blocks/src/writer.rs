@@ -10,7 +10,7 @@
 use std::io::Read;
 
 use bytes::{Bytes, BytesMut};
-use cambium_model::block::{BlockMeta, DatasetMeta, LabelSummary, LogRange, SCOPES_LISTED_MAX};
+use cambium_model::block::{BlockMeta, Cover, DatasetMeta, LabelSummary, LogRange, SCOPES_LISTED_MAX};
 use cambium_model::tenant::Tenant;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
@@ -103,6 +103,16 @@ impl EncodedDataset {
     /// Says that the tenant's deletions up to this one have been carried out in it.
     pub fn note_deletions(&mut self, last: u64) {
         self.meta.deletions_done = last;
+    }
+
+    /// Says which records it stands for.
+    pub fn note_covers(&mut self, covers: Vec<Cover>) {
+        self.meta.covers = covers;
+    }
+
+    /// Says how many profiles it and what was written with it have lost to deletions.
+    pub fn note_left_out(&mut self, profiles: u64) {
+        self.meta.profiles_left_out = profiles;
     }
 
     /// Its length in a block.
@@ -323,6 +333,8 @@ pub(crate) fn finish_dataset(
         labels: side.labels,
         sections: Vec::new(),
         deletions_done: 0,
+        covers: Vec::new(),
+        profiles_left_out: 0,
     };
     let mut sections = vec![encoded.samples];
     let (rows, buckets) = encoded.series_rollup.unzip();

@@ -32,6 +32,18 @@ pub enum Error {
         /// The job.
         job: String,
     },
+    /// Blocks do not agree about who has a tenant's number.
+    #[error("{path} says that tenant number {number} is {name}, others say {other}")]
+    Tenants {
+        /// The block.
+        path: String,
+        /// The number.
+        number: u32,
+        /// Whose it is by this block.
+        name: String,
+        /// Whose it is by others.
+        other: String,
+    },
     /// A thread of the job ended without an answer.
     #[error("a task ended early")]
     TaskEnded,
@@ -44,7 +56,7 @@ impl HasKind for Error {
             Self::Catalogue(error) => error.kind(),
             Self::Metastore(error) => error.kind(),
             Self::Store { .. } | Self::Scratch(_) | Self::LeaseLost { .. } => Kind::Unavailable,
-            Self::TaskEnded => Kind::Internal,
+            Self::Tenants { .. } | Self::TaskEnded => Kind::Internal,
         }
     }
 }

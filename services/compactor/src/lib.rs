@@ -8,7 +8,8 @@
 //!   garbage that is due, orphans ─► sweep ─► DELETE
 //! ```
 //!
-//! Subsystems: [`plan`] decides, [`merge_job`] does one job, [`sweep`] deletes objects, [`service`] runs them in turn.
+//! Subsystems: [`plan`] decides, [`merge_job`] does one job, [`sweep`] deletes objects, [`service`] runs them in turn;
+//! [`rebuild`] makes a lost catalogue from what the blocks say.
 //!
 //! Laws:
 //! - levels: 0 as flushed; 1 by tenant, 10 minutes; 2, 2 hours; 3, a day, compressed for keeping;
@@ -27,6 +28,8 @@ pub mod merge_job;
 pub mod sweep;
 
 pub mod service;
+
+pub mod rebuild;
 
 pub mod metrics;
 

@@ -30,6 +30,8 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use crate::Error;
 use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
 
+pub(crate) mod covers;
+
 /// A tenant whose merged part has at least so many bytes gets a block of its own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
 /// Blocks that one job makes for single tenants. A partition that flushes every minute and is merged every ten puts two
@@ -69,6 +71,8 @@ struct Output<'a> {
     /// The block that is ready, kept back until it is known whether it is the last.
     ready: Option<(Option<TenantNumber>, Vec<EncodedDataset>)>,
     own_blocks: usize,
+    /// Profiles in the blocks that have been put.
+    profiles: u64,
     put: Vec<BlockMeta>,
 }
 
@@ -98,8 +102,8 @@ impl MergeJob {
             .filter(|dataset| !self.catalogue.retired.contains_key(&dataset.tenant.number))
             .map(|dataset| dataset.tenant.number)
             .collect();
-        let mut output =
-            Output { job: self, store, shared: Vec::new(), ready: None, own_blocks: 0, put: Vec::new() };
+        let (shared, put) = (Vec::new(), Vec::new());
+        let mut output = Output { job: self, store, shared, ready: None, own_blocks: 0, profiles: 0, put };
         // Ends the thread when this future is dropped: a process that is told to stop does not wait for a merge.
         let stop = StopOnDrop::default();
         for tenant in tenants {
@@ -132,12 +136,13 @@ impl MergeJob {
         files: &[Arc<File>],
         stop: &AtomicBool,
     ) -> Result<Vec<EncodedDataset>, Error> {
-        let mut inputs = Vec::new();
+        let (mut inputs, mut held) = (Vec::new(), Vec::new());
         for (block, file) in self.inputs.iter().zip(files) {
             let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant);
             let Some(index) = index else { continue };
             if !is_expired(self.now_ns, &self.limits, &block.datasets[index]) {
                 inputs.push(Input::open(Arc::clone(file), Arc::clone(block), index)?);
+                held.push((block, index));
             }
         }
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
@@ -157,16 +162,47 @@ impl MergeJob {
         let bytes: u64 = sections.map(|section| section.length).sum();
         let mut parts = Vec::new();
         if bytes <= self.block_bytes_max {
-            parts.extend(merge(&inputs, &whole, &scratch)?);
+            let part = merge(&inputs, &whole, &scratch)?;
+            parts.extend(part.map(|part| (part, (None, None))));
         } else {
-            for scopes in split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max)) {
-                let wanted = Wanted { scopes: Some(&scopes), ..whole.clone() };
-                parts.extend(merge(&inputs, &wanted, &scratch)?);
+            let groups = split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max));
+            for (scopes, bounds) in groups.iter().zip(covers::bounds(&groups)) {
+                let wanted = Wanted { scopes: Some(scopes), ..whole.clone() };
+                parts.extend(merge(&inputs, &wanted, &scratch)?.map(|part| (part, bounds)));
             }
         }
         let last = recorded.last().map_or(0, |recorded| recorded.id);
-        parts.iter_mut().for_each(|part| part.note_deletions(last));
-        Ok(parts)
+        Ok(self.noted(parts, &held, last))
+    }
+
+    /// The parts with what they say of themselves: which deletions they have had, and what they stand for.
+    fn noted(
+        &self,
+        parts: Vec<(EncodedDataset, covers::Bounds)>,
+        held: &[(&Arc<BlockMeta>, usize)],
+        last_deletion: u64,
+    ) -> Vec<EncodedDataset> {
+        let log_ranges = log_ranges(&self.inputs);
+        let datasets = held.iter().map(|(block, index)| &block.datasets[*index]);
+        let before: u64 = datasets.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum();
+        let after: u64 = parts.iter().map(|(part, _)| part.meta().profiles).sum();
+        let last = parts.len().saturating_sub(1);
+        let note = |(index, (mut part, bounds)): (usize, (EncodedDataset, covers::Bounds))| {
+            part.note_deletions(last_deletion);
+            part.note_covers(covers::stored(covers::within(held, &bounds), &log_ranges));
+            part.note_left_out(if index == last { before.saturating_sub(after) } else { 0 });
+            part
+        };
+        parts.into_iter().enumerate().map(note).collect()
+    }
+
+    /// Profiles of the inputs as they were flushed, but for those that are too old and those of deleted tenants.
+    fn profiles(&self) -> u64 {
+        let datasets = self.inputs.iter().flat_map(|block| &block.datasets);
+        let kept = datasets
+            .filter(|dataset| !is_expired(self.now_ns, &self.limits, dataset))
+            .filter(|dataset| !self.catalogue.retired.contains_key(&dataset.tenant.number));
+        kept.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum()
     }
 
     /// What the catalogue will say of a block but for its datasets.
@@ -230,10 +266,17 @@ impl Output<'_> {
     async fn put(
         &mut self,
         tenant: Option<TenantNumber>,
-        datasets: Vec<EncodedDataset>,
+        mut datasets: Vec<EncodedDataset>,
         is_last: bool,
     ) -> Result<(), Error> {
         let part = u32::try_from(self.put.len()).unwrap_or(u32::MAX);
+        let of_all = datasets.iter().map(EncodedDataset::meta);
+        self.profiles += of_all.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum::<u64>();
+        // Those of tenants of whom nothing is left: all parts together weigh what the inputs did.
+        let left_out = self.job.profiles().saturating_sub(self.profiles);
+        if let Some(dataset) = datasets.last_mut().filter(|_| is_last) {
+            dataset.note_left_out(dataset.meta().profiles_left_out + left_out);
+        }
         let mut header = self.job.header(tenant, &datasets, part);
         header.parts = if is_last { part + 1 } else { 0 };
         let block: SpooledBlock = assemble(header, datasets);

@@ -11,11 +11,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use cambium_metastore::Symbols;
 use cambium_model::block::Partition;
+use cambium_model::labels::Labels;
 use cambium_model::limits::TenantLimits;
 use cambium_model::profile::ProfileId;
 use cambium_model::stacktrace::{BuildRef, LocationId};
 use cambium_model::symbols::{Location, Mapping};
+use cambium_model::tenant::Tenant;
 use cambium_proto::pprof::{self, Decoded, Decoder, Decompressor};
 use cambium_proto::record;
 use tokio::sync::Semaphore;
@@ -38,8 +41,8 @@ pub(crate) struct Workers {
 /// Scratch space that one job after the other uses.
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
-    decompressor: Decompressor,
-    decoder: Decoder,
+    pub(crate) decompressor: Decompressor,
+    pub(crate) decoder: Decoder,
 }
 
 /// A push that only needs to be made durable.
@@ -111,17 +114,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, Refused> {
     let Worker { decompressor, decoder } = worker;
     let tenant = &tracked.tenant;
-    // Before anything is assigned here, so that a retry has the same id whenever it comes.
-    let hash = || {
-        let time_ns = push.time_ns.unwrap_or(0);
-        pprof::push_id(&push.body, &push.labels, push.name.as_deref(), time_ns, tenant.number)
-    };
-    let id = push.id.unwrap_or_else(hash);
-    let (labels, name) = push.labels_and_name()?;
-    validate::labels(&labels, limits)?;
-    if let Some(name) = &name {
-        validate::profile_name(name)?;
-    }
+    let Identified { id, labels, name } = identify(tenant, limits, &push)?;
     let series = labels.fingerprint();
     let partition = shard::partition(tenant.number, &labels, shared.deps.partitions);
 
@@ -143,29 +136,58 @@ pub(crate) fn prepare(
     validate::time(time_ns, now_ns, limits).map_err(|violation| counted(violation.into()))?;
     shared.check_series(tracked, series, limits).map_err(counted)?;
 
-    let locations = unknown_locations(shared, tracked, &decoded);
-    let objects = unknown_objects(shared, tracked, &decoded);
+    let locations = unknown_locations(&shared.deps.symbols, tenant, &decoded);
+    let objects = unknown_objects(&shared.deps.symbols, tenant, &decoded);
     let mut profile = decoded.profile;
     profile.time_ns = time_ns;
     let record = record::encode(tenant, std::slice::from_ref(&profile)).into();
     Ok(Prepared { id, partition, record, samples, series, locations, objects })
 }
 
-fn unknown_locations(
-    shared: &Shared,
-    tracked: &Tracked,
+/// What a push is, without its contents.
+pub(crate) struct Identified {
+    pub(crate) id: ProfileId,
+    pub(crate) labels: Labels,
+    pub(crate) name: Option<String>,
+}
+
+/// Checks what surrounds a profile. The id comes before anything is assigned here, so that a retry has the same whenever it
+/// comes.
+pub(crate) fn identify(tenant: &Tenant, limits: &TenantLimits, push: &Push) -> Result<Identified, Error> {
+    let hash = || {
+        let time_ns = push.time_ns.unwrap_or(0);
+        pprof::push_id(&push.body, &push.labels, push.name.as_deref(), time_ns, tenant.number)
+    };
+    let id = push.id.unwrap_or_else(hash);
+    let (labels, name) = push.labels_and_name()?;
+    validate::labels(&labels, limits)?;
+    if let Some(name) = &name {
+        validate::profile_name(name)?;
+    }
+    Ok(Identified { id, labels, name })
+}
+
+/// The names of locations that this process has not seen in the metastore.
+pub(crate) fn unknown_locations(
+    symbols: &Symbols,
+    tenant: &Tenant,
     decoded: &Decoded<'_>,
 ) -> Vec<(LocationId, Location)> {
     let ids = &decoded.profile.locations;
     let mut missing = Vec::new();
-    shared.deps.symbols.unknown(tracked.tenant.number, ids, &mut missing);
+    symbols.unknown(tenant.number, ids, &mut missing);
     missing.into_iter().map(|index| (ids[index], decoded.location(index))).collect()
 }
 
-fn unknown_objects(shared: &Shared, tracked: &Tracked, decoded: &Decoded<'_>) -> Vec<(BuildRef, Mapping)> {
+/// The objects of native locations, likewise.
+pub(crate) fn unknown_objects(
+    symbols: &Symbols,
+    tenant: &Tenant,
+    decoded: &Decoded<'_>,
+) -> Vec<(BuildRef, Mapping)> {
     let objects = decoded.mappings();
     let builds: Vec<BuildRef> = objects.iter().map(|(build, _)| *build).collect();
     let mut missing = Vec::new();
-    shared.deps.symbols.unknown_objects(tracked.tenant.number, &builds, &mut missing);
+    symbols.unknown_objects(tenant.number, &builds, &mut missing);
     missing.into_iter().map(|index| objects[index].clone()).collect()
 }

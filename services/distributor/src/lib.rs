@@ -10,7 +10,7 @@
 //! [`http`] and [`grpc`] turn wire into a [`Push`](service::Push) and errors into statuses; [`service`] holds the
 //! flow; [`admission`] bounds memory, rate and series; [`validate`] knows the limits on labels and times; [`decode`]
 //! is the only part that burns CPU; [`shard`] is the pure map from series to partition; [`sink`] is the seam to
-//! whatever makes a record durable.
+//! whatever makes a record durable. [`history`] reads profiles that are not pushed but imported.
 //!
 //! Invariants:
 //! - An ack follows the sink's ack, which follows the commit of every name the profile needs. A push that fails on
@@ -31,6 +31,8 @@ pub mod http;
 pub mod grpc;
 
 pub mod admission;
+
+pub mod history;
 
 mod decode;
 

@@ -16,21 +16,26 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset};
+use cambium_model::profile::ProfileId;
+use cambium_model::tenant::TenantNumber;
 use cambium_proto::wire::metastore as stored;
 use cambium_runtime::error::{self, HasKind};
 use prost::Message;
 
 use crate::error::{Error as StoreError, decode, decode_u32};
 use crate::keys::{self, Kind};
-use crate::kv::{self, KvStore, Snapshot, Step, Txn};
+use crate::kv::{self, Key, KvStore, Snapshot, Step, Txn};
 
 mod deletions;
+
+mod rebuild;
 
 mod replace;
 
 mod view;
 
 pub use deletions::DELETIONS_MAX;
+pub use rebuild::{Rebuilt, RebuiltTenant};
 pub use replace::{Garbage, Replacement};
 pub use view::{CatalogueView, Everything, LogBlocks, OwnedBlocks};
 
@@ -69,6 +74,9 @@ pub enum Error {
     /// The tenant has as many deletions as it may have.
     #[error("the tenant has {DELETIONS_MAX} deletions already: delete by fewer selectors")]
     TooManyDeletions,
+    /// The catalogue is not whole: rebuilding it was begun and not ended.
+    #[error("the catalogue is not whole: run cambium admin rebuild-catalogue --replace again")]
+    Unfinished,
     /// Somebody else holds the lease under which this was done.
     #[error("the lease on {job} with fence {fence} is lost")]
     LeaseLost {
@@ -98,7 +106,7 @@ impl HasKind for Error {
             // The log's new owner will take the work.
             Self::Fenced { .. } | Self::BlockGone { .. } | Self::LeaseLost { .. } => error::Kind::Unavailable,
             Self::TooManyDeletions => error::Kind::Unprocessable,
-            Self::OutOfOrder { .. } | Self::UnknownLog { .. } => error::Kind::Internal,
+            Self::OutOfOrder { .. } | Self::UnknownLog { .. } | Self::Unfinished => error::Kind::Internal,
         }
     }
 }
@@ -138,9 +146,15 @@ impl Catalogue {
 
     /// The cluster's partition count: `configured` if it has none yet, else the one it was created with. The caller
     /// compares, because a cluster's partitions cannot be changed.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`]: nobody may start on half a catalogue.
     pub async fn fix_partition_count(&self, configured: u32) -> Result<u32, Error> {
         kv::transact(&*self.store, |snapshot| async move {
             let key = keys::partition_count();
+            if snapshot.get(&keys::rebuilding()).await?.is_some() {
+                return Err(Error::Unfinished);
+            }
             if let Some(value) = snapshot.get(&key).await? {
                 return Ok(Step::Done(decode_u32(Kind::PartitionCount, &value)?));
             }
@@ -184,12 +198,37 @@ impl Catalogue {
                 .is_none_or(|block| block.log_ranges == [flush.range] && block.epoch == flush.epoch),
             "the block says what the flush says"
         );
-        kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush)).await
+        kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush, &[])).await
+    }
+
+    /// Commits a block of imported profiles like a flush, and that these of the tenant's are in it.
+    ///
+    /// # Errors
+    /// As [`Self::commit_flush`].
+    pub async fn commit_import(
+        &self,
+        flush: &FlushCommit,
+        tenant: TenantNumber,
+        imported: &[ProfileId],
+    ) -> Result<(), Error> {
+        let marks: Vec<Key> = imported.iter().map(|id| keys::imported(tenant, *id)).collect();
+        kv::transact(&*self.store, |snapshot| decide_flush(snapshot, flush, &marks)).await
+    }
+
+    /// Which of these profiles the tenant has imported.
+    pub async fn imported(&self, tenant: TenantNumber, ids: &[ProfileId]) -> Result<Vec<bool>, Error> {
+        let marks: Vec<Key> = ids.iter().map(|id| keys::imported(tenant, *id)).collect();
+        let held = self.store.snapshot().await?.batch_get(&marks).await?;
+        Ok(held.iter().map(Option::is_some).collect())
     }
 }
 
 /// What committing this flush means on this snapshot.
-async fn decide_flush(snapshot: Box<dyn Snapshot>, flush: &FlushCommit) -> Result<Step<()>, Error> {
+async fn decide_flush(
+    snapshot: Box<dyn Snapshot>,
+    flush: &FlushCommit,
+    marks: &[Key],
+) -> Result<Step<()>, Error> {
     let FlushCommit { range, epoch, block } = flush;
     let log = range.log;
     let (state_key, block_key) = (keys::log_state(log), keys::block(log, range.first));
@@ -211,6 +250,7 @@ async fn decide_flush(snapshot: Box<dyn Snapshot>, flush: &FlushCommit) -> Resul
     }
     let after = stored::LogState { committed_next: range.next.0, ..state };
     let txn = Txn::new().expect(state_key.clone(), before).put(state_key, after.encode_to_vec());
+    let txn = marks.iter().fold(txn, |txn, mark| txn.put(mark.clone(), Vec::new()));
     let txn = match block {
         Some(block) => txn.put(block_key, stored::BlockEntry::from(block).encode_to_vec()),
         None => txn,

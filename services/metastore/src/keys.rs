@@ -13,6 +13,7 @@
 //! | `E`    | owner [4], day [4]                            | version of those, u64        |
 //! | `F`    |                                               | last fence, u64              |
 //! | `G`    | due, nanoseconds [8], path                    | empty                        |
+//! | `I`    | tenant [4], profile id [16]                   | empty: the profile was imported |
 //! | `J`    | name of the job                               | `LeaseRecord`                |
 //! | `L`    | tenant [4], location id [16]                  | `Location`                   |
 //! | `M`    | tenant [4], build ref [7]                     | `BuildObject`                |
@@ -23,6 +24,7 @@
 //! | `U`    |                                               | next tenant number, u32      |
 //! | `W`    | tenant [4]                                    | the last deletion's number, u64 |
 //! | `X`    | tenant [4], number [8]                        | `DeletionRecord`             |
+//! | `Z`    |                                               | empty: the catalogue is being rebuilt |
 //!
 //! Messages are `cambium.metastore.v1`; a bare u32 is four bytes, a bare u64 eight, big endian. A merged block's owner is
 //! its tenant, or 0 where it holds several tenants'; its day, since the epoch, is that of its last profile.
@@ -30,6 +32,7 @@
 use std::fmt;
 
 use cambium_model::block::{BlockMeta, LogId, Offset, Partition};
+use cambium_model::profile::ProfileId;
 use cambium_model::stacktrace::{BuildRef, LocationId};
 use cambium_model::tenant::{TenantId, TenantNumber};
 use cambium_model::time::DAY_NS;
@@ -54,6 +57,8 @@ pub enum Kind {
     Fence = b'F',
     /// An object that nothing refers to any more, by when it may be deleted.
     Garbage = b'G',
+    /// A profile that was imported.
+    Imported = b'I',
     /// Who does a job.
     Lease = b'J',
     /// Names of a location.
@@ -74,6 +79,8 @@ pub enum Kind {
     LastDeletion = b'W',
     /// What a tenant has had deleted.
     Deletion = b'X',
+    /// The catalogue is being rebuilt.
+    Rebuilding = b'Z',
 }
 
 impl fmt::Display for Kind {
@@ -86,6 +93,7 @@ impl fmt::Display for Kind {
             Self::MergedVersion => "version of merged blocks",
             Self::Fence => "fence",
             Self::Garbage => "garbage",
+            Self::Imported => "imported profile",
             Self::Lease => "lease",
             Self::Location => "location",
             Self::BuildObject => "build object",
@@ -96,6 +104,7 @@ impl fmt::Display for Kind {
             Self::NextTenantNumber => "next tenant number",
             Self::LastDeletion => "number of the last deletion",
             Self::Deletion => "deletion",
+            Self::Rebuilding => "mark of a rebuild",
         })
     }
 }
@@ -111,7 +120,7 @@ fn key(kind: Kind, parts: &[&[u8]]) -> Key {
 }
 
 /// All keys of a kind.
-fn all(kind: Kind) -> KeyRange {
+pub(crate) fn all(kind: Kind) -> KeyRange {
     KeyRange::prefix(&[kind as u8])
 }
 
@@ -295,13 +304,40 @@ pub(crate) fn all_retired() -> KeyRange {
 }
 
 /// Everything that is kept of a tenant besides its blocks, its name and its own record.
-pub(crate) fn of_tenant(tenant: TenantNumber) -> [KeyRange; 4] {
-    let kinds = [Kind::Location, Kind::BuildObject, Kind::LastDeletion, Kind::Deletion];
+pub(crate) fn of_tenant(tenant: TenantNumber) -> [KeyRange; 5] {
+    let kinds = [Kind::Imported, Kind::Location, Kind::BuildObject, Kind::LastDeletion, Kind::Deletion];
     kinds.map(|kind| KeyRange::prefix(key(kind, &[&tenant.0.to_be_bytes()]).as_bytes()))
 }
 
 pub(crate) fn tenants() -> KeyRange {
     all(Kind::Tenant)
+}
+
+/// All entries of blocks of level 0.
+pub(crate) fn all_blocks() -> KeyRange {
+    all(Kind::Block)
+}
+
+/// All entries of merged blocks.
+pub(crate) fn all_merged() -> KeyRange {
+    all(Kind::Merged)
+}
+
+/// What a rebuilt catalogue begins without.
+pub(crate) fn of_catalogue() -> [KeyRange; 6] {
+    [Kind::Block, Kind::Merged, Kind::MergedVersion, Kind::LogState, Kind::Garbage, Kind::Lease].map(all)
+}
+
+pub(crate) fn rebuilding() -> Key {
+    key(Kind::Rebuilding, &[])
+}
+
+pub(crate) fn rebuildings() -> KeyRange {
+    all(Kind::Rebuilding)
+}
+
+pub(crate) fn imported(tenant: TenantNumber, profile: ProfileId) -> Key {
+    key(Kind::Imported, &[&tenant.0.to_be_bytes(), &profile.0])
 }
 
 pub(crate) fn next_tenant_number() -> Key {
@@ -319,13 +355,14 @@ mod tests {
         let named = LocationId::named(7, 9);
         let build = BuildRef([1, 2, 3, 4, 5, 6, 7]);
         let place = OwnerDay { owner: TenantNumber(5), day: 0x0102 };
-        let cases: [(Key, &[u8]); 16] = [
+        let cases: [(Key, &[u8]); 18] = [
             (token(&[b'h'; 32]), b"Ahhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh"),
             (block(log, Offset(4)), b"B\0\0\0\x01\0\0\x02\x03\0\0\0\0\0\0\0\x04"),
             (partition_count(), b"C"),
             (merged_version(place), b"E\0\0\0\x05\0\0\x01\x02"),
             (fence(), b"F"),
             (garbage(258, "v1/x"), b"G\0\0\0\0\0\0\x01\x02v1/x"),
+            (imported(TenantNumber(5), ProfileId([b'p'; 16])), b"I\0\0\0\x05pppppppppppppppp"),
             (lease("l0"), b"Jl0"),
             (location(TenantNumber(5), named), b"L\0\0\0\x05\x02\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09"),
             (build_object(TenantNumber(5), build), b"M\0\0\0\x05\x01\x02\x03\x04\x05\x06\x07"),
@@ -336,6 +373,7 @@ mod tests {
             (next_tenant_number(), b"U"),
             (last_deletion(TenantNumber(5)), b"W\0\0\0\x05"),
             (deletion(TenantNumber(5), 6), b"X\0\0\0\x05\0\0\0\0\0\0\0\x06"),
+            (rebuilding(), b"Z"),
         ];
         for (key, expected) in cases {
             assert_eq!(key.as_bytes(), expected);

@@ -59,6 +59,9 @@ pub enum Error {
     /// The store is closed, or is being reopened after a failure. Nothing was written.
     #[error("the metadata store is closed or being reopened")]
     Closed,
+    /// Another process has the store open.
+    #[error("the metadata store is in use by another process")]
+    InUse,
     /// The store's own structures are damaged.
     #[error("the metadata store is corrupt")]
     Corrupt {
@@ -80,7 +83,7 @@ pub enum Error {
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Unavailable { .. } | Self::Closed | Self::Contended => Kind::Unavailable,
+            Self::Unavailable { .. } | Self::Closed | Self::InUse | Self::Contended => Kind::Unavailable,
             Self::Corrupt { .. } | Self::TooManyKeys { .. } => Kind::Internal,
         }
     }
@@ -124,6 +127,11 @@ impl KeyRange {
         let mut end = prefix[..=last].to_vec();
         end[last] += 1;
         Self { start: Key::new(prefix.to_vec()), end: Key::new(end) }
+    }
+
+    /// One key alone.
+    pub fn only(key: &Key) -> Self {
+        Self { start: key.clone(), end: after(key) }
     }
 
     /// Whether no key lies inside.
@@ -235,15 +243,55 @@ pub async fn scan_all(snapshot: &dyn Snapshot, range: KeyRange) -> Result<Vec<(K
     let mut page_keys = all.len();
     while page_keys == SCAN_PAGE_KEYS {
         let Some((last, _)) = all.last() else { break };
-        // The least key after `last` is `last` followed by a zero byte.
-        let mut next = last.as_bytes().to_vec();
-        next.push(0);
-        let rest = KeyRange { start: Key::new(next), end: range.end.clone() };
+        let rest = KeyRange { start: after(last), end: range.end.clone() };
         let page = snapshot.scan(rest, SCAN_PAGE_KEYS).await?;
         page_keys = page.len();
         all.extend(page);
     }
     Ok(all)
+}
+
+/// The least key after this one: a zero byte follows it.
+pub(crate) fn after(key: &Key) -> Key {
+    let mut next = key.as_bytes().to_vec();
+    next.push(0);
+    Key::new(next)
+}
+
+/// How many keys the range has.
+pub(crate) async fn count(snapshot: &dyn Snapshot, mut range: KeyRange) -> Result<usize, Error> {
+    let mut keys = 0;
+    loop {
+        let page = snapshot.scan(range.clone(), SCAN_PAGE_KEYS).await?;
+        let Some((last, _)) = page.last() else { return Ok(keys) };
+        keys += page.len();
+        range.start = after(last);
+    }
+}
+
+/// Writes these, whatever was there: for a store that nobody else uses.
+pub(crate) async fn put_all(store: &dyn KvStore, entries: Vec<(Key, Vec<u8>)>) -> Result<(), Error> {
+    let txn = entries.into_iter().fold(Txn::new(), |txn, (key, value)| txn.put(key, value));
+    transact(store, |_| {
+        let txn = txn.clone();
+        async { Ok(if txn.is_read_only() { Step::Done(()) } else { Step::Commit(txn, ()) }) }
+    })
+    .await
+}
+
+/// Deletes all keys of the range, so many at a time.
+pub(crate) async fn delete_all(store: &dyn KvStore, range: KeyRange, at_once: usize) -> Result<(), Error> {
+    loop {
+        let found = store.snapshot().await?.scan(range.clone(), at_once).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        transact(store, |_| {
+            let txn = found.iter().fold(Txn::new(), |txn, (key, _)| txn.delete(key.clone()));
+            async { Ok::<_, Error>(Step::Commit(txn, ())) }
+        })
+        .await?;
+    }
 }
 
 /// What a decision over a snapshot came to.

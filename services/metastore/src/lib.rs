@@ -33,6 +33,8 @@ pub mod symbols;
 
 pub mod tokens;
 
+pub mod backup;
+
 pub use catalogue::Catalogue;
 pub use error::Error;
 pub use kv::KvStore;

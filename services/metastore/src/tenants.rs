@@ -22,6 +22,10 @@ use crate::error::{Error, decode, decode_u32};
 use crate::keys::{self, Kind};
 use crate::kv::{self, Key, KvStore, Snapshot, Step, Txn};
 
+mod rebuild;
+
+pub(crate) use rebuild::{Records, check, rebuild};
+
 /// Tenants remembered by a process; beyond, the least used are read again.
 pub const TENANTS_CACHED_MAX: u64 = 100_000;
 
@@ -143,17 +147,7 @@ impl Tenants {
     /// Removes what is kept of a deleted tenant besides its blocks, of which the caller knows that there are none.
     pub async fn erase(&self, tenant: TenantNumber) -> Result<(), Error> {
         for range in keys::of_tenant(tenant) {
-            loop {
-                let found = self.store.snapshot().await?.scan(range.clone(), ERASED_AT_ONCE).await?;
-                if found.is_empty() {
-                    break;
-                }
-                kv::transact(&*self.store, |_| {
-                    let txn = found.iter().fold(Txn::new(), |txn, (key, _)| txn.delete(key.clone()));
-                    async { Ok::<_, Error>(Step::Commit(txn, ())) }
-                })
-                .await?;
-            }
+            kv::delete_all(&*self.store, range, ERASED_AT_ONCE).await?;
         }
         kv::transact(&*self.store, |snapshot| async move {
             let key = keys::retired(tenant);

@@ -42,6 +42,31 @@ pub struct LogRange {
     pub next: Offset,
 }
 
+/// A place between services in the order in which merges split a tenant: by value, then by label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScopeBound {
+    /// The scope's value.
+    pub value: String,
+    /// The label it came from.
+    pub label: String,
+}
+
+/// Records that a dataset stands for: all of its tenant's in a run of a log, or those of neighbouring scopes where a
+/// merge has split the tenant. Two datasets of a tenant that count at the same time have nothing in common here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cover {
+    /// The run.
+    pub range: LogRange,
+    /// The first scope inside; none where there is no bound.
+    pub from: Option<ScopeBound>,
+    /// The first scope after; none where there is no bound.
+    pub to: Option<ScopeBound>,
+}
+
+/// The partition of no ingester: its logs are the tenants' imports, each under its tenant's number. They are nowhere but
+/// in blocks.
+pub const IMPORTS: Partition = Partition(u32::MAX);
+
 /// The part of a block that a reader can fetch on its own, each a complete Parquet file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -170,6 +195,11 @@ pub struct DatasetMeta {
     pub sections: Vec<SectionMeta>,
     /// The tenant's last deletion that has been carried out in it; 0 for none.
     pub deletions_done: u64,
+    /// Which records it stands for; empty for all of its tenant's in the block's log ranges.
+    pub covers: Vec<Cover>,
+    /// Profiles of those records that were deleted since they were flushed: those of a tenant on its last dataset, those of
+    /// tenants of whom a merge has left nothing on the last dataset of its last part.
+    pub profiles_left_out: u64,
 }
 
 impl DatasetMeta {
@@ -230,5 +260,14 @@ impl BlockMeta {
     /// The tenant's dataset, if the block has one.
     pub fn dataset(&self, tenant: &Tenant) -> Option<&DatasetMeta> {
         self.datasets.iter().find(|dataset| dataset.tenant.number == tenant.number)
+    }
+
+    /// Which records a dataset of this block stands for.
+    pub fn covers(&self, dataset: &DatasetMeta) -> Vec<Cover> {
+        if dataset.covers.is_empty() {
+            self.log_ranges.iter().map(|range| Cover { range: *range, from: None, to: None }).collect()
+        } else {
+            dataset.covers.clone()
+        }
     }
 }

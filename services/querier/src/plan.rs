@@ -74,6 +74,8 @@ mod tests {
             ],
             sections: Vec::new(),
             deletions_done: 0,
+            covers: Vec::new(),
+            profiles_left_out: 0,
         };
         BlockMeta {
             path: "block".to_owned(),

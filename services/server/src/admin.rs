@@ -1,5 +1,6 @@
 //! What operators look at and ask for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{OpenApi, ToSchema};
 
+use crate::backup;
 use crate::http::Doors;
+use crate::inventory::{self, BlockFilter};
 
 /// Content type of the metrics page.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -28,6 +31,10 @@ pub fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Doors>)> {
         ("GET", "/services", get(services)),
         ("GET", "/debug/pprof/profile", get(cpu_profile)),
         ("GET", "/debug/pprof/heap", get(heap_profile)),
+        ("POST", "/api/v1/admin/backup", post(write_backup)),
+        ("GET", "/api/v1/admin/blocks", get(list_blocks)),
+        ("GET", "/api/v1/admin/tenants", get(list_tenants)),
+        ("POST", "/api/v1/admin/tenants/{id}", post(create_tenant)),
         ("DELETE", "/api/v1/admin/tenants/{id}", delete(delete_tenant)),
         ("GET", "/api/v1/admin/tenants/{id}", get(tenant_status)),
         ("POST", "/ingester/flush", post(flush)),
@@ -169,6 +176,52 @@ async fn heap_profile(State(doors): State<Doors>) -> Result<Response, ApiError> 
 async fn flush(State(doors): State<Doors>) -> Result<impl IntoResponse, ApiError> {
     let blocks = doors.ingester.flush().await?;
     Ok(success(json!({ "blocks": blocks })))
+}
+
+/// What to back up.
+#[derive(Debug, Deserialize)]
+struct BackupParameters {
+    /// Names of locations and objects too.
+    #[serde(default)]
+    symbols: bool,
+}
+
+/// Writes a backup to the data folder and says where it is.
+async fn write_backup(
+    State(doors): State<Doors>,
+    Query(parameters): Query<BackupParameters>,
+) -> Result<Response, ApiError> {
+    let failed = |error: anyhow::Error| ApiError::new(Kind::Unavailable, format!("backup: {error:#}"));
+    let (folder, now_ns) = (backup::folder(&doors.config), doors.clock.now_ns());
+    std::fs::create_dir_all(&folder).map_err(|error| failed(error.into()))?;
+    let file = folder.join(format!("{now_ns}.backup"));
+    let metastore = Arc::clone(&doors.metastore);
+    backup::write_file(&doors.config, metastore, now_ns, parameters.symbols, file.clone())
+        .await
+        .map_err(failed)?;
+    let file = std::path::absolute(file).map_err(|error| failed(error.into()))?;
+    Ok(success(json!({ "file": file })).into_response())
+}
+
+async fn list_blocks(
+    State(doors): State<Doors>,
+    Query(filter): Query<BlockFilter>,
+) -> Result<Response, ApiError> {
+    let blocks = inventory::blocks(&doors.querier.deps().catalogue, &filter).await?;
+    Ok(success(json!(blocks)).into_response())
+}
+
+async fn list_tenants(State(doors): State<Doors>) -> Result<Response, ApiError> {
+    let deps = doors.querier.deps();
+    let tenants = inventory::tenants(&deps.catalogue, &deps.tenants).await?;
+    Ok(success(json!(tenants)).into_response())
+}
+
+/// Creates a tenant, so that it has a number before it first writes.
+async fn create_tenant(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = TenantId::new(&id).map_err(|error| ApiError::new(Kind::Invalid, format!("tenant: {error}")))?;
+    doors.querier.deps().tenants.resolve_or_create(&id).await?;
+    tenant_status(State(doors), Path(id.to_string())).await
 }
 
 /// Deletes a tenant: its profiles are out of sight at once, out of the blocks as they are next written.

@@ -24,6 +24,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use cambium_metastore::kv::KvStore;
 use cambium_model::limits::Overrides;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::error::{ApiError, Kind};
@@ -49,6 +50,8 @@ pub struct Doors {
     pub config: Config,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What a backup is made of.
+    pub metastore: Arc<dyn KvStore>,
     /// The registry behind `/metrics`.
     pub metrics: Metrics,
     /// The limits in force.

@@ -21,6 +21,14 @@ pub mod admin;
 
 pub mod deletions;
 
+pub mod inventory;
+
+mod backup;
+
+mod offline;
+
+mod import;
+
 pub mod self_profile;
 
 pub mod crash;

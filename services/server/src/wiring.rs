@@ -97,6 +97,7 @@ impl Running {
         let doors = http::Doors {
             config: shared.config.clone(),
             clock: Arc::clone(&clock),
+            metastore: Arc::clone(&shared.metastore),
             metrics: shared.metrics.clone(),
             limits: shared.limits.clone(),
             distributor: distributor.clone(),
@@ -193,7 +194,7 @@ fn watch_overrides(
     Ok(receiver)
 }
 
-async fn open_metastore(config: &Config) -> anyhow::Result<Arc<dyn KvStore>> {
+pub(crate) async fn open_metastore(config: &Config) -> anyhow::Result<Arc<dyn KvStore>> {
     create_folder(&config.data_dir)?;
     let path = config.data_dir.join("metastore.redb");
     let cache_bytes = usize::try_from(config.metastore.cache_bytes.0).unwrap_or(usize::MAX);
@@ -201,7 +202,7 @@ async fn open_metastore(config: &Config) -> anyhow::Result<Arc<dyn KvStore>> {
     Ok(Arc::new(opening.await?.context("open the metastore")?))
 }
 
-fn open_symbols(config: &Config, metastore: &Arc<dyn KvStore>, clock: &Arc<dyn Clock>) -> Symbols {
+pub(crate) fn open_symbols(config: &Config, metastore: &Arc<dyn KvStore>, clock: &Arc<dyn Clock>) -> Symbols {
     let settings = cambium_metastore::symbols::Config { cache_bytes: config.metastore.symbols_cache_bytes.0 };
     Symbols::new(Arc::clone(metastore), Arc::clone(clock), &settings)
 }

@@ -116,6 +116,11 @@ impl Sandbox {
         Client::new(&self.process().internal)
     }
 
+    /// Where the internal port is, as settings say it.
+    pub fn operator_address(&self) -> String {
+        self.process().internal.trim_start_matches("http://").to_owned()
+    }
+
     /// The running process' number.
     pub fn process_id(&self) -> u32 {
         self.process().child.id()

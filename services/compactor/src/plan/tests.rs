@@ -27,6 +27,8 @@ fn dataset(number: u32, first_ns: i64, last_ns: i64) -> DatasetMeta {
         labels: Vec::new(),
         sections: Vec::new(),
         deletions_done: 0,
+        covers: Vec::new(),
+        profiles_left_out: 0,
     }
 }
 

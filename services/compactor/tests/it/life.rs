@@ -75,6 +75,7 @@ async fn live(actions: Vec<Action>) {
                 world.store.fail_puts(PutFault::NotWritten, 0);
                 world.store.fail_puts(PutFault::AnswerLost, 0);
                 world.check().await;
+                world.check_rebuilt().await;
             }
             Action::WorkBoth => {
                 let [a, b] = &mut compactors;
@@ -85,6 +86,7 @@ async fn live(actions: Vec<Action>) {
             Action::Restart { which } => compactors[which] = world.compactor(NAMES[which]),
         }
     }
+    world.check_rebuilt().await;
     // In the end everything is merged as far as it goes, and nothing else is left.
     world.minutes(2 * 1_440);
     settle(&world, &mut compactors[0]).await;

@@ -10,11 +10,14 @@ use cambium_blocks::testing::{DatasetBuilder, FaultyStore, Shape, random_profile
 use cambium_blocks::without::Without;
 use cambium_blocks::writer::{Compression, encode, put};
 use cambium_blocks::{BlockSource, Source};
+use cambium_compactor::rebuild::cover::{Candidates, choose};
+use cambium_compactor::rebuild::{read_bucket, rebuilt};
 use cambium_compactor::{Config, Deps, Service};
+use cambium_metastore::backup::{self, Overwrite};
 use cambium_metastore::catalogue::{FlushCommit, OwnedBlocks};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::kv::testing::FaultyStore as FaultyKv;
-use cambium_metastore::{Catalogue, Leases, Tenants};
+use cambium_metastore::{Catalogue, KvStore, Leases, Tenants};
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset, Partition};
 use cambium_model::deletion::Deletion;
 use cambium_model::labels::Labels;
@@ -143,6 +146,29 @@ impl World {
         }
     }
 
+    /// Checks that the same would be seen where the metadata store is lost: restored from a backup of now, and rebuilt from
+    /// the bucket with whatever lies there.
+    pub async fn check_rebuilt(&self) {
+        let header = backup::Header { created_ns: 0, symbols: false, overrides: String::new() };
+        let mut file = Vec::new();
+        backup::write(&self.kv, &header, &mut file).await.unwrap();
+        let kv: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
+        backup::restore(&*kv, || Ok(&*file), Overwrite::Refuse, 0).await.unwrap();
+        let contents = read_bucket(&self.store).await.unwrap();
+        let candidates = Candidates {
+            blocks: &contents.blocks,
+            damaged: &contents.damaged,
+            is_wanted: &|_| true,
+            complete_from_ns: i64::MAX,
+        };
+        let choice = choose(&candidates);
+        assert!(choice.is_proven && choice.lost.is_empty(), "{:?}", choice.lost);
+        let rebuilt = rebuilt(&contents, &choice, &BTreeMap::new()).unwrap();
+        let catalogue = Catalogue::new(kv);
+        catalogue.rebuild(&rebuilt, 1, 0).await.unwrap();
+        self.look(&catalogue, true).await;
+    }
+
     /// Checks that what was deleted is not even in the blocks any more.
     pub async fn check_erased(&self, merged: &[OwnedBlocks]) {
         for dataset in merged.iter().flat_map(|owned| &owned.blocks).flat_map(|block| &block.datasets) {
@@ -150,7 +176,7 @@ impl World {
             let deletions = self.catalogue.view(&tenant(number), TimeRange::ALL).await.unwrap().deletions;
             assert!(!deletions.iter().any(|recorded| dataset.awaits(recorded)), "tenant {number}");
         }
-        self.look(false).await;
+        self.look(&self.catalogue, false).await;
     }
 
     /// The tenant's blocks.
@@ -165,16 +191,16 @@ impl World {
 
     /// Checks that a query of each tenant would see what was pushed and not deleted, and each of it once.
     pub async fn check(&self) {
-        self.look(true).await;
+        self.look(&self.catalogue, true).await;
     }
 
-    async fn look(&self, apply_deletions: bool) {
+    async fn look(&self, catalogue: &Catalogue, apply_deletions: bool) {
         for (number, profiles) in &self.pushed {
             let mut builder = DatasetBuilder::new(tenant(*number));
             profiles.iter().for_each(|profile| builder.push(profile));
             let expected: Vec<Arc<dyn Source>> = vec![Arc::new(builder.finish())];
             let mut sources: Vec<Arc<dyn Source>> = Vec::new();
-            let view = self.catalogue.view(&tenant(*number), TimeRange::ALL).await.unwrap();
+            let view = catalogue.view(&tenant(*number), TimeRange::ALL).await.unwrap();
             for block in view.blocks {
                 let index = block.datasets.iter().position(|d| d.tenant.number.0 == *number).unwrap();
                 let (store, cache) = (Arc::new(self.store.clone()), Arc::new(Cache::new(1 << 20)));

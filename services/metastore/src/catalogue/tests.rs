@@ -35,6 +35,8 @@ fn dataset(number: u32, times: Range<i64>) -> DatasetMeta {
         labels: Vec::new(),
         sections: Vec::new(),
         deletions_done: 0,
+        covers: Vec::new(),
+        profiles_left_out: 0,
     }
 }
 

@@ -320,6 +320,7 @@ fn failed(error: impl Into<redb::Error>) -> Error {
             Error::Corrupt { source: error.into() }
         }
         redb::Error::DatabaseClosed => Error::Closed,
+        redb::Error::DatabaseAlreadyOpen => Error::InUse,
         error => Error::Unavailable { source: error.into() },
     }
 }
@@ -426,7 +427,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _first = store(&folder);
         let second = RedbStore::open(&folder.path().join("store.redb"), CACHE_BYTES_DEFAULT);
-        assert!(matches!(second, Err(Error::Unavailable { .. })));
+        assert!(matches!(second, Err(Error::InUse)));
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ fn dataset(kinds: &[SectionKind]) -> DatasetMeta {
         }],
         sections: kinds.iter().map(section).collect(),
         deletions_done: 0,
+        profiles_left_out: 0,
+        covers: Vec::new(),
     }
 }
 

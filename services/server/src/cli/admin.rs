@@ -1,8 +1,9 @@
-//! What operators do with a data folder, whether a server runs on it or not.
+//! What operators do with a data folder. Looking works while a server runs on it; changing what a server believes does
+//! not.
 
 use cambium_blocks::layout::BLOCKS_PREFIX;
 use cambium_blocks::verify::verify;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -10,29 +11,74 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::print;
 use crate::Config;
+use crate::crash;
+use crate::offline::Offline;
+
+mod backup;
+mod import;
+mod list;
+mod rebuild;
+
+/// How a command says what it has to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For scripts.
+    Json,
+}
 
 /// `cambium admin …`
 #[derive(Debug, Subcommand)]
 pub(super) enum AdminCommand {
+    /// Make the catalogue from what the blocks in the bucket say. The server must not run.
+    RebuildCatalogue(rebuild::RebuildArgs),
+    /// Write what the bucket lacks to a file: tokens, tenants, deletions, limits.
+    Backup(backup::BackupArgs),
+    /// Put a backup back. The server must not run.
+    Restore(backup::RestoreArgs),
+    /// Put historic pprof files into blocks, however old; again does no harm. The server must not run.
+    Import(import::ImportArgs),
+    /// List blocks.
+    Blocks(list::BlocksArgs),
+    /// List, create and delete tenants.
+    #[command(subcommand)]
+    Tenants(list::TenantsCommand),
     /// Check every byte, every reference and every sum of every block in the data folder.
     Verify,
 }
 
 pub(super) fn run(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
-    match command {
-        AdminCommand::Verify => verify_blocks(config),
+    crash::arm().map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        match command {
+            AdminCommand::Verify => verify_blocks(config).await,
+            AdminCommand::RebuildCatalogue(args) => rebuild::run(config, args).await,
+            AdminCommand::Backup(args) => backup::write(config, args).await,
+            AdminCommand::Restore(args) => backup::restore(config, args).await,
+            AdminCommand::Import(args) => import::run(config, args).await,
+            AdminCommand::Blocks(args) => list::blocks(config, args).await,
+            AdminCommand::Tenants(command) => list::tenants(config, command).await,
+        }
+    });
+    match result {
+        Err(error) if Offline::is_in_use(&error) => {
+            Err(error.context("stop the server on this folder first"))
+        }
+        result => result,
     }
 }
 
 /// Checks the blocks one after the other; each must fit in memory.
-fn verify_blocks(config: &Config) -> anyhow::Result<()> {
+async fn verify_blocks(config: &Config) -> anyhow::Result<()> {
     let store = LocalFileSystem::new_with_prefix(config.data_dir.join("blocks"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let objects: Vec<_> = runtime.block_on(store.list(Some(&Path::from(BLOCKS_PREFIX))).try_collect())?;
+    let objects: Vec<_> = store.list(Some(&Path::from(BLOCKS_PREFIX))).try_collect().await?;
     let (mut bytes, mut samples, mut damaged) = (0, 0, 0);
     for object in &objects {
         let path = object.location.to_string();
-        let content = runtime.block_on(async { store.get(&object.location).await?.bytes().await });
+        let content = async { store.get(&object.location).await?.bytes().await }.await;
         // One that has just been swept is no damage.
         let content = match content {
             Err(object_store::Error::NotFound { .. }) => continue,

@@ -66,6 +66,11 @@ impl Client {
         self.answer(request.call())?.good()
     }
 
+    /// The body of a good answer to a DELETE.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        self.answer(self.agent.delete(format!("{}{path}", self.server)).call())?.good()
+    }
+
     /// The body of a good answer to a JSON request.
     pub(super) fn post_json(&self, path: &str, body: &Value, accept: &str) -> anyhow::Result<Vec<u8>> {
         let mut request = self

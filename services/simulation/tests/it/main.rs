@@ -14,6 +14,8 @@ mod deletion;
 
 mod durability;
 
+mod recovery;
+
 mod bad_input;
 
 mod isolation;
