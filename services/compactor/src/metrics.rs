@@ -25,6 +25,8 @@ pub struct CompactorMetrics {
     pub(crate) blocks_removed: Counter,
     pub(crate) objects_deleted: Counter,
     pub(crate) orphans_deleted: Counter,
+    pub(crate) names_seen: Counter,
+    pub(crate) names_removed: Counter,
     pub(crate) backlog_jobs: Gauge,
     pub(crate) backlog_bytes: Gauge,
     job_seconds: Option<Histogram>,
@@ -64,6 +66,12 @@ impl CompactorMetrics {
                 "objects_deleted",
                 "Objects deleted after their grace",
                 new.objects_deleted.clone(),
+            );
+            registry.register("names_seen", "Names looked at by sweeps", new.names_seen.clone());
+            registry.register(
+                "names_removed",
+                "Names removed that nobody had sent for longer than profiles are kept",
+                new.names_removed.clone(),
             );
             registry.register(
                 "orphans_deleted",

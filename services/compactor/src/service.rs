@@ -10,7 +10,7 @@ use cambium_metastore::leases::{Lease, RENEW_INTERVAL};
 use cambium_metastore::{Catalogue, Leases, Tenants};
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::TenantNumber;
-use cambium_model::time::SECOND_NS;
+use cambium_model::time::{DAY_NS, SECOND_NS};
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
 use fail::fail_point;
@@ -27,6 +27,12 @@ use crate::{Config, Error};
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 /// How long after a tenant's deletion heads and processes may still have something of it.
 const ERASE_AFTER_NS: i64 = 3_600 * SECOND_NS;
+/// How often names are looked through for those that nobody sends any more.
+const NAMES_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+/// How much longer than profiles their names are kept, in days: a name in use is written again every 14 days at least, and
+/// a block may hold a day.
+const NAMES_KEPT_DAYS: u64 = 30;
+const DAY_SECS: u64 = 86_400;
 /// The lease of whoever deletes objects.
 const SWEEP: &str = "sweep";
 
@@ -59,13 +65,15 @@ pub struct Service {
     metrics: CompactorMetrics,
     /// Objects that nothing referred to at the last listing, and when that was.
     orphans: Option<(Duration, BTreeSet<String>)>,
+    /// When names were last looked through.
+    names: Option<Duration>,
 }
 
 impl Service {
     /// The role, before it runs.
     pub fn new(config: Config, deps: Deps) -> Self {
         let metrics = CompactorMetrics::new(&deps.metrics);
-        Self { config, deps, metrics, orphans: None }
+        Self { config, deps, metrics, orphans: None, names: None }
     }
 
     /// Works until `shutdown`. A job that is under way then is given up: its inputs are still there.
@@ -264,6 +272,28 @@ impl Service {
                 self.metrics.orphans_deleted.inc_by(sweep::delete_orphans(store, before, &found).await?);
             }
             self.orphans = Some((now, found));
+        }
+        if self.names.is_none_or(|last| now.saturating_sub(last) >= NAMES_INTERVAL) {
+            self.sweep_names(now_ns).await?;
+            self.names = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Removes names that no block can name any more, because nobody has sent them for longer than profiles are kept.
+    async fn sweep_names(&self, now_ns: i64) -> Result<(), Error> {
+        let limits = Arc::clone(&self.deps.limits.borrow());
+        for tenant in self.deps.tenants.list().await? {
+            let kept_secs = limits.of(&tenant.id).retention_secs;
+            if kept_secs == 0 {
+                continue; // for ever
+            }
+            let kept_days = kept_secs.div_ceil(DAY_SECS).saturating_add(NAMES_KEPT_DAYS);
+            let today = u64::try_from(now_ns / DAY_NS).unwrap_or(0);
+            let Ok(before_day) = u32::try_from(today.saturating_sub(kept_days)) else { continue };
+            let swept = self.deps.tenants.sweep_names(tenant.number, before_day).await?;
+            self.metrics.names_seen.inc_by(swept.seen);
+            self.metrics.names_removed.inc_by(swept.removed);
         }
         Ok(())
     }

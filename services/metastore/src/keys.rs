@@ -247,6 +247,16 @@ pub(crate) fn build_object(tenant: TenantNumber, build: BuildRef) -> Key {
     key(Kind::BuildObject, &[&tenant.0.to_be_bytes(), &build.0])
 }
 
+/// A tenant's locations.
+pub(crate) fn locations(tenant: TenantNumber) -> KeyRange {
+    KeyRange::prefix(key(Kind::Location, &[&tenant.0.to_be_bytes()]).as_bytes())
+}
+
+/// A tenant's objects.
+pub(crate) fn build_objects(tenant: TenantNumber) -> KeyRange {
+    KeyRange::prefix(key(Kind::BuildObject, &[&tenant.0.to_be_bytes()]).as_bytes())
+}
+
 pub(crate) fn tenant_name(number: TenantNumber) -> Key {
     key(Kind::TenantName, &[&number.0.to_be_bytes()])
 }

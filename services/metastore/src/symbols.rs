@@ -15,6 +15,8 @@ mod known;
 
 mod lookup;
 
+mod sweep;
+
 mod table;
 
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ use crate::kv::KvStore;
 use table::Table;
 
 pub use lookup::Lookups;
+pub use sweep::Swept;
+pub(crate) use sweep::sweep;
 
 /// How long a process takes for granted that an id it has seen in the store is still there, and how old a value may
 /// grow before it is written again. Together: a value in use is never older than twice this, and the sweep removes

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, decode, decode_u32};
 use crate::keys::{self, Kind};
 use crate::kv::{self, Key, KvStore, Snapshot, Step, Txn};
+use crate::symbols::{self, Swept};
 
 mod rebuild;
 
@@ -158,6 +159,11 @@ impl Tenants {
             Ok::<_, Error>(Step::Commit(txn, ()))
         })
         .await
+    }
+
+    /// Removes names of the tenant that were last written before this day (since the Unix epoch).
+    pub async fn sweep_names(&self, tenant: TenantNumber, before_day: u32) -> Result<Swept, Error> {
+        symbols::sweep(&*self.store, tenant, before_day).await
     }
 
     /// All tenants, sorted by name.

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use cambium_metastore::{KvStore, Symbols, symbols};
 use cambium_model::limits::{Overrides, TenantLimits};
+use cambium_model::stacktrace::LocationId;
+use cambium_model::symbols::Location;
+use cambium_runtime::clock::Clock;
 
 use crate::world::World;
 
@@ -83,4 +87,31 @@ async fn a_deleted_tenant_is_erased_and_its_neighbours_stay() {
     world.pushed.remove(&1);
     world.check().await;
     assert_eq!(world.objects().await, 1, "what the other has");
+}
+
+#[tokio::test]
+async fn names_outlive_what_they_name_by_thirty_days() {
+    let days = |count: u64| TenantLimits { retention_secs: count * 86_400, ..TenantLimits::default() };
+    let world = World::new(days(10)).await;
+    let tenants = [("tenant-2".to_owned(), days(0))].into();
+    world.limits.send_replace(Arc::new(Overrides { defaults: days(10), tenants }));
+    let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
+    let store: Arc<dyn KvStore> = Arc::new(world.kv.clone());
+    let symbols = || Symbols::new(Arc::clone(&store), Arc::clone(&clock), &symbols::Config::default());
+    let id = LocationId::named(1, 1);
+    for number in [1, 2] {
+        let tenant = cambium_blocks::testing::tenant(number);
+        world.tenants().resolve_or_create(&tenant.id).await.unwrap();
+        symbols().write_missing(tenant.number, &[(id, Location::default())]).await.unwrap();
+    }
+    let known = async |number: u32| {
+        let number = cambium_blocks::testing::tenant(number).number;
+        symbols().resolve(number, &[id]).await.unwrap().locations[0].is_some()
+    };
+    let mut compactor = world.compactor("a");
+    for day in 1..=45 {
+        world.minutes(DAY);
+        compactor.work().await.unwrap();
+        assert_eq!((known(1).await, known(2).await), (day <= 40, true), "day {day}");
+    }
 }

@@ -250,3 +250,50 @@ async fn a_small_cache_changes_nothing_but_the_cost() {
         assert!(resolved.locations.iter().all(Option::is_some));
     }
 }
+
+#[tokio::test]
+async fn names_that_nobody_sent_for_long_are_swept() {
+    let cluster = Cluster::new();
+    let (old, young) = (symbols(0..600), symbols(600..700));
+    let objects = [(BuildRef([1; 7]), Mapping::default())];
+    let today = || u32::try_from(cluster.clock.now_ns() / 86_400_000_000_000).unwrap();
+    let node = cluster.node();
+    node.write_missing(TENANT, &old).await.unwrap();
+    node.write_missing(OTHER, &old).await.unwrap();
+    node.write_missing_objects(TENANT, &objects).await.unwrap();
+    let first_day = today();
+    cluster.clock.advance(20 * DAY);
+    // Half of the old ones are sent again.
+    node.write_missing(TENANT, &old[..300]).await.unwrap();
+    node.write_missing(TENANT, &young).await.unwrap();
+
+    let store = cluster.store.clone();
+    assert_eq!(sweep(&store, TENANT, first_day).await.unwrap(), Swept { seen: 701, removed: 0 });
+    let swept = sweep(&store, TENANT, first_day + 1).await.unwrap();
+    assert_eq!(swept, Swept { seen: 701, removed: 301 });
+    for (number, is_kept) in [(0, true), (299, true), (300, false), (599, false), (600, true)] {
+        assert_eq!(cluster.stored(TENANT, id(number)).await.is_some(), is_kept, "{number}");
+        assert_eq!(cluster.stored(OTHER, id(number)).await.is_some(), number < 600, "another tenant's");
+    }
+    // A node that took them for known a long time ago writes them again.
+    node.write_missing(TENANT, &old).await.unwrap();
+    assert!(cluster.stored(TENANT, id(300)).await.is_some());
+}
+
+#[tokio::test]
+async fn a_name_that_is_written_while_it_is_swept_stays() {
+    let cluster = Cluster::new();
+    cluster.node().write_missing(TENANT, &symbols(0..1)).await.unwrap();
+    cluster.clock.advance(60 * DAY);
+    let today = u32::try_from(cluster.clock.now_ns() / 86_400_000_000_000).unwrap();
+    let node = cluster.node();
+    let again = symbols(0..1);
+    let (swept, written) =
+        tokio::join!(sweep(&cluster.store, TENANT, today), node.write_missing(TENANT, &again));
+    written.unwrap();
+    let swept = swept.unwrap();
+    assert!(cluster.stored(TENANT, id(0)).await.is_some(), "{swept:?}");
+    cluster.store.inject([Fault::UndeterminedLost, Fault::UndeterminedCommitted]);
+    sweep(&cluster.store, TENANT, today + 1).await.unwrap();
+    assert!(cluster.stored(TENANT, id(0)).await.is_none());
+}
