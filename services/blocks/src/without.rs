@@ -140,26 +140,16 @@ impl Source for Without {
         if !erased.touches(&scan.rows) || matches!(scan.pick, Pick::At(_)) {
             return self.inner.tree(scan).await;
         }
-        let table = self.inner.series().await?;
-        let mut sum: Option<PartialTree> = None;
+        let (table, tree) = (self.inner.series().await?, self.inner.stack_tree().await?);
+        let overflow = || Error::Overflow { profile_type: table.type_name(&scan.rows) };
+        // A sum that fits may have parts that together do not, before the last is added.
+        let mut sums = vec![0_i128; tree.len()];
         for part in parts(scan, &erased) {
             let partial = self.inner.tree(&part).await?;
-            match &mut sum {
-                None => sum = Some(partial),
-                Some(sum) => {
-                    for (sum, value) in sum.self_values.iter_mut().zip(partial.self_values) {
-                        let added = sum.checked_add(value);
-                        *sum = added
-                            .ok_or_else(|| Error::Overflow { profile_type: table.type_name(&scan.rows) })?;
-                    }
-                }
-            }
+            sums.iter_mut().zip(partial.self_values).for_each(|(sum, value)| *sum += i128::from(value));
         }
-        if let Some(sum) = sum {
-            return Ok(sum);
-        }
-        let tree = self.inner.stack_tree().await?;
-        Ok(PartialTree { self_values: vec![0; tree.len()], tree })
+        let narrow = sums.into_iter().map(|sum| i64::try_from(sum).map_err(|_| overflow()));
+        Ok(PartialTree { self_values: narrow.collect::<Result<_, _>>()?, tree })
     }
 
     async fn samples(&self, scan: &SampleScan) -> Result<BoxStream<'static, Result<Samples, Error>>, Error> {

@@ -254,10 +254,24 @@ impl Service {
     }
 
     async fn sweep(&mut self) -> Result<(), Error> {
+        // A lease costs two commits: an idle compactor does without.
+        if !self.sweep_is_due().await? {
+            return Ok(());
+        }
         let Some(lease) = self.deps.leases.acquire(SWEEP).await? else { return Ok(()) };
         let result = self.swept().await;
         self.deps.leases.release(&lease).await?;
         result
+    }
+
+    async fn sweep_is_due(&self) -> Result<bool, Error> {
+        let orphans = self.orphans.as_ref().map(|(last, _)| *last);
+        let is_due = self.is_due(orphans, ORPHANS_INTERVAL) || self.is_due(self.names, NAMES_INTERVAL);
+        Ok(is_due || !self.deps.catalogue.garbage(self.deps.clock.now_ns(), 1).await?.is_empty())
+    }
+
+    fn is_due(&self, last: Option<Duration>, interval: Duration) -> bool {
+        last.is_none_or(|last| self.deps.clock.monotonic().saturating_sub(last) >= interval)
     }
 
     async fn swept(&mut self) -> Result<(), Error> {
@@ -265,15 +279,14 @@ impl Service {
         let (now_ns, now) = (self.deps.clock.now_ns(), self.deps.clock.monotonic());
         let deleted = sweep::garbage(catalogue, store, now_ns).await?;
         self.metrics.objects_deleted.inc_by(deleted);
-        let is_due = |(last, _): &(Duration, _)| now.saturating_sub(*last) >= ORPHANS_INTERVAL;
-        if self.orphans.as_ref().is_none_or(is_due) {
+        if self.is_due(self.orphans.as_ref().map(|(last, _)| *last), ORPHANS_INTERVAL) {
             let found = sweep::orphans(catalogue, store, now_ns).await?;
             if let Some((_, before)) = &self.orphans {
                 self.metrics.orphans_deleted.inc_by(sweep::delete_orphans(store, before, &found).await?);
             }
             self.orphans = Some((now, found));
         }
-        if self.names.is_none_or(|last| now.saturating_sub(last) >= NAMES_INTERVAL) {
+        if self.is_due(self.names, NAMES_INTERVAL) {
             self.sweep_names(now_ns).await?;
             self.names = Some(now);
         }
