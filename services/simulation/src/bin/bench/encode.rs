@@ -12,8 +12,11 @@ use crate::cpu::best;
 use crate::fleet::Fleet;
 use crate::table::{Row, Unit};
 
-/// The first level without profile ids.
+/// The last level with profile ids, and the first without.
+const LEVEL_WITH_IDS: u8 = 1;
 const LEVEL_WITHOUT_IDS: u8 = 2;
+/// The level of blocks that are kept: it has every kind of rollup.
+const TOP_LEVEL: u8 = 3;
 const ENCODE_MIN: f64 = 15e6;
 
 /// Bytes per sample of whole blocks.
@@ -27,10 +30,11 @@ pub fn sizes(bench: &mut Bench) -> anyhow::Result<()> {
 
 fn size(bench: &mut Bench, name: &str, fleet: &Fleet, bars: [f64; 2]) -> anyhow::Result<()> {
     let samples = fleet.samples();
-    for (temperature, compression, bar) in
-        [("hot", Compression::Hot, bars[0]), ("cold", Compression::Cold, bars[1])]
-    {
-        let block = fleet.encode(LEVEL_WITHOUT_IDS, compression)?;
+    for (temperature, level, compression, bar) in [
+        ("hot", LEVEL_WITHOUT_IDS, Compression::Hot, bars[0]),
+        ("cold", TOP_LEVEL, Compression::Cold, bars[1]),
+    ] {
+        let block = fleet.encode(level, compression)?;
         let figure = block.bytes.len() as f64 / samples;
         bench.table.add(
             Row::new(format!("{name}: whole block per sample, {temperature}"), figure, Unit::BytesEach)
@@ -38,7 +42,7 @@ fn size(bench: &mut Bench, name: &str, fleet: &Fleet, bars: [f64; 2]) -> anyhow:
                 .note(sections([&block.meta], samples)),
         );
     }
-    let with_ids = fleet.encode(0, Compression::Hot)?.bytes.len();
+    let with_ids = fleet.encode(LEVEL_WITH_IDS, Compression::Hot)?.bytes.len();
     let without = fleet.encode(LEVEL_WITHOUT_IDS, Compression::Hot)?.bytes.len();
     let profiles = fleet.dataset.profile_count() as f64;
     bench.table.add(

@@ -23,6 +23,7 @@ use cambium_querier::request::{Aggregation, MergeQuery, Pick};
 use cambium_querier::{Config, Deps, Heads, Querier};
 use cambium_runtime::clock::{Clock, SystemClock};
 use cambium_runtime::metrics::Metrics;
+use cambium_runtime::quantity::ByteSize;
 
 use crate::fleet::{Stored, tenant};
 
@@ -86,7 +87,9 @@ impl Questions {
             clock,
             metrics: Metrics::new(),
         };
-        Self { querier: Querier::new(Config::default(), deps), symbols, _limits: sender }
+        // Sums are to be made, not to be remembered.
+        let config = Config { partial_trees_bytes: ByteSize(0), ..Config::default() };
+        Self { querier: Querier::new(config, deps), symbols, _limits: sender }
     }
 
     /// The sum of everything the query selects.
