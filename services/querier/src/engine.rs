@@ -157,14 +157,14 @@ impl Querier {
     /// What [`Self::merge`] would read, without reading it.
     pub async fn plan_merge(&self, query: &MergeQuery) -> Result<Explain, Error> {
         let env = self.env();
-        let open = async { Ok(self.open_merge(&env, query).await?.plan().clone()) };
+        let open = async { Ok(self.open_merge(&env, query).await?.into_plan()) };
         self.bounded(&query.tenant, open).await
     }
 
     /// What [`Self::range`] would read, without reading it.
     pub async fn plan_range(&self, query: &RangeQuery) -> Result<Explain, Error> {
         let (steps, env) = (Steps::of(query)?, self.env());
-        let open = async { Ok(self.open_range(&env, query, steps).await?.plan().clone()) };
+        let open = async { Ok(self.open_range(&env, query, steps).await?.into_plan()) };
         self.bounded(&query.tenant, open).await
     }
 

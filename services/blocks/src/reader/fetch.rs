@@ -165,7 +165,9 @@ impl Dataset {
         }
         let load = Box::pin(async {
             let pages = self.pages(kind).await?;
-            let wanted = RollupIndex::wanted(&pages)?;
+            let mut wanted = RollupIndex::wanted(&pages)?;
+            wanted.sort_unstable();
+            wanted.dedup();
             let pieces = self.fetch_pieces(&pages, wanted).await?;
             offload(move |_| RollupIndex::read(&pages, &pieces)).await
         });
@@ -232,10 +234,9 @@ impl Dataset {
         self.fetch_pieces(pages, wanted).await
     }
 
-    async fn fetch_pieces(&self, pages: &Arc<Pages>, mut wanted: Vec<u32>) -> Result<Arc<Pieces>, Error> {
+    /// The same, ascending and each once, without counting that they are needed.
+    async fn fetch_pieces(&self, pages: &Arc<Pages>, wanted: Vec<u32>) -> Result<Arc<Pieces>, Error> {
         let kind = pages.place.kind();
-        wanted.sort_unstable();
-        wanted.dedup();
         let mut held: Vec<(u32, Bytes)> = Vec::with_capacity(wanted.len());
         let mut missing = Vec::new();
         for piece in wanted {

@@ -141,17 +141,16 @@ impl Sources {
     }
 
     /// What is to be read, before it is.
-    pub fn plan(&self) -> &Explain {
-        &self.plan
+    pub fn into_plan(self) -> Explain {
+        self.plan
     }
 
     /// What was read, after it was.
-    pub fn explain(&self) -> Explain {
-        let mut plan = self.plan.clone();
+    pub fn explain(mut self) -> Explain {
         for (position, opened) in self.list.iter().enumerate() {
-            plan.took(position, opened.cost());
+            self.plan.took(position, opened.cost());
         }
-        plan
+        self.plan
     }
 
     fn push(&mut self, source: Arc<dyn Source>, span: Option<(i64, i64)>, fixed: Option<Fixed>) {
