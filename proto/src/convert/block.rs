@@ -1,8 +1,8 @@
 //! [`BlockMeta`] and the entry that catalogue and table of contents hold.
 
 use cambium_model::block::{
-    BlockMeta, Cover, DatasetMeta, LabelSummary, LogId, LogRange, Offset, Partition, ScopeBound, SectionKind,
-    SectionMeta,
+    BlockMeta, Cover, DatasetMeta, LabelSummary, LogId, LogRange, Offset, Partition, RetentionClass,
+    ScopeBound, SectionKind, SectionMeta,
 };
 use cambium_model::profile_type::ProfileType;
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
@@ -89,6 +89,7 @@ impl From<&Cover> for wire::Cover {
             range: Some((&cover.range).into()),
             from: cover.from.as_ref().map(bound),
             to: cover.to.as_ref().map(bound),
+            class: cover.class.map(|class| wire::RetentionClass { rules: class.rules, index: class.index }),
         }
     }
 }
@@ -103,6 +104,7 @@ impl TryFrom<wire::Cover> for Cover {
             range: cover.range.unwrap_or_default().try_into()?,
             from: cover.from.map(bound),
             to: cover.to.map(bound),
+            class: cover.class.map(|class| RetentionClass { rules: class.rules, index: class.index }),
         })
     }
 }
@@ -124,6 +126,7 @@ impl From<&DatasetMeta> for wire::Dataset {
             deletions_done: meta.deletions_done,
             covers: meta.covers.iter().map(Into::into).collect(),
             profiles_left_out: meta.profiles_left_out,
+            retention_selector: meta.retention_selector.clone(),
         }
     }
 }
@@ -155,6 +158,7 @@ impl TryFrom<wire::Dataset> for DatasetMeta {
             deletions_done: dataset.deletions_done,
             covers: dataset.covers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             profiles_left_out: dataset.profiles_left_out,
+            retention_selector: dataset.retention_selector,
         })
     }
 }
@@ -286,8 +290,10 @@ mod tests {
                     },
                     from: Some(ScopeBound { value: "api".into(), label: "service_name".into() }),
                     to: None,
+                    class: Some(RetentionClass { rules: 4, index: 2 }),
                 }],
                 profiles_left_out: 6,
+                retention_selector: Some("{namespace=\"ci\"}".into()),
             }],
             sources: vec!["l0/w.cbm".into()],
             part: 1,

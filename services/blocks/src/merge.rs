@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cambium_model::block::SectionKind;
 use cambium_model::deletion::Deletion;
+use cambium_model::retention::RetentionRules;
 
 use crate::Error;
 use crate::series_table::ScopeName;
@@ -46,6 +47,8 @@ use stacks::Merged;
 pub struct Wanted<'a> {
     /// Only these scopes, where a dataset is split; all where none are named.
     pub scopes: Option<&'a BTreeSet<ScopeName>>,
+    /// Only series of this class of these rules, from inputs whose series have not been told apart.
+    pub class: Option<(&'a RetentionRules, usize)>,
     /// Profiles that were deleted.
     pub deletions: &'a [Deletion],
     /// The level of the block that it is for: higher ones have more rollups.
@@ -58,18 +61,17 @@ pub struct Wanted<'a> {
     pub stop: Option<&'a AtomicBool>,
 }
 
-/// How many samples the inputs have of each scope.
+/// How many samples the inputs have of each scope, of what is wanted.
 ///
 /// # Errors
 /// As [`merge`].
-pub fn samples_by_scope(inputs: &[Input]) -> Result<BTreeMap<ScopeName, u64>, Error> {
-    let tables: Vec<_> = inputs.iter().map(|input| &*input.series).collect();
-    let union = Union::new(&tables, None, &[]);
+pub fn samples_by_scope(inputs: &[Input], wanted: &Wanted<'_>) -> Result<BTreeMap<ScopeName, u64>, Error> {
+    let union = Union::new(inputs, wanted);
     let mut samples = BTreeMap::new();
     for (place, input) in inputs.iter().enumerate() {
         let section = input.paged(SectionKind::Profiles)?;
         let mut profiles = Profiles::new(input, &section, &union, place)?;
-        while let Some(profile) = profiles.next()? {
+        while let Some(profile) = profiles.next_kept()? {
             let scope = input.series.scope_of[profile.input_series as usize];
             let scope = &input.series.scopes[scope as usize];
             match samples.get_mut(scope) {
@@ -93,8 +95,7 @@ pub fn merge(
     scratch: &Scratch,
 ) -> Result<Option<EncodedDataset>, Error> {
     let Some(first) = inputs.first() else { return Ok(None) };
-    let tables: Vec<_> = inputs.iter().map(|input| &*input.series).collect();
-    let union = Union::new(&tables, wanted.scopes, wanted.deletions);
+    let union = Union::new(inputs, wanted);
     let mut merged = Merged::new(inputs, &union)?;
     if !merged.live.contains(&true) {
         return Ok(None);

@@ -110,6 +110,11 @@ impl EncodedDataset {
         self.meta.covers = covers;
     }
 
+    /// Says under which rule of retention all of its series fall.
+    pub fn note_retention(&mut self, selector: Option<String>) {
+        self.meta.retention_selector = selector;
+    }
+
     /// Says how many profiles it and what was written with it have lost to deletions.
     pub fn note_left_out(&mut self, profiles: u64) {
         self.meta.profiles_left_out = profiles;
@@ -335,6 +340,7 @@ pub(crate) fn finish_dataset(
         deletions_done: 0,
         covers: Vec::new(),
         profiles_left_out: 0,
+        retention_selector: None,
     };
     let mut sections = vec![encoded.samples];
     let (rows, buckets) = encoded.series_rollup.unzip();

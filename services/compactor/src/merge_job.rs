@@ -1,8 +1,9 @@
 //! One merge: inputs fetched, datasets merged tenant by tenant, blocks put, all committed at once.
 //!
 //! ```text
-//!   inputs ─► files ─► for each tenant: blocks::merge ─┬─ large ─► a block of its own (several, split by scope)
-//!                                                      └─ small ─► a block shared with other small ones
+//!   inputs ─► files ─► for each tenant and class of retention: blocks::merge
+//!                        ├─ large ─► a block of its own (several, split by scope)
+//!                        └─ small ─► a block shared with other small ones that are kept for as long
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +20,10 @@ use cambium_blocks::writer::spool::Scratch;
 use cambium_blocks::writer::{Compression, EncodedDataset, SpooledBlock, assemble};
 use cambium_metastore::catalogue::Everything;
 use cambium_metastore::leases::Lease;
-use cambium_model::block::{BlockMeta, LogRange};
+use cambium_model::block::{BlockMeta, DatasetMeta, LogRange};
 use cambium_model::deletion::Deletion;
 use cambium_model::limits::Overrides;
+use cambium_model::retention::RetentionRules;
 use cambium_model::tenant::TenantNumber;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -30,7 +32,11 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use crate::Error;
 use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
 
+mod classes;
+
 pub(crate) mod covers;
+
+use classes::{Class, classes};
 
 /// A tenant whose merged part has at least so many bytes gets a block of its own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
@@ -63,11 +69,32 @@ pub struct MergeJob {
     pub scratch: PathBuf,
 }
 
+/// A tenant's dataset of an input.
+struct Held<'a> {
+    block: &'a Arc<BlockMeta>,
+    index: usize,
+    file: &'a Arc<File>,
+}
+
+impl Held<'_> {
+    fn dataset(&self) -> &DatasetMeta {
+        &self.block.datasets[self.index]
+    }
+}
+
+/// Profiles of a tenant on their way into a block, and what they stand for.
+struct Part {
+    dataset: EncodedDataset,
+    class: Class,
+    bounds: covers::Bounds,
+}
+
 /// A merge under way: blocks are put as they come, the last one says how many there are.
 struct Output<'a> {
     job: &'a MergeJob,
     store: &'a dyn ObjectStore,
-    shared: Vec<EncodedDataset>,
+    /// Datasets that will share a block, by how long they are kept: so whole blocks are no longer wanted at once.
+    shared: BTreeMap<u64, Vec<EncodedDataset>>,
     /// The block that is ready, kept back until it is known whether it is the last.
     ready: Option<(Option<TenantNumber>, Vec<EncodedDataset>)>,
     own_blocks: usize,
@@ -102,7 +129,7 @@ impl MergeJob {
             .filter(|dataset| !self.catalogue.retired.contains_key(&dataset.tenant.number))
             .map(|dataset| dataset.tenant.number)
             .collect();
-        let (shared, put) = (Vec::new(), Vec::new());
+        let (shared, put) = (BTreeMap::new(), Vec::new());
         let mut output = Output { job: self, store, shared, ready: None, own_blocks: 0, profiles: 0, put };
         // Ends the thread when this future is dropped: a process that is told to stop does not wait for a merge.
         let stop = StopOnDrop::default();
@@ -129,30 +156,52 @@ impl MergeJob {
         Ok(file)
     }
 
-    /// A tenant's part of all inputs: one dataset, or several by scope where it would be too large.
+    /// A tenant's part of all inputs: a dataset for each class of retention, several by scope where one would be too large.
     fn merge_tenant(
         &self,
         tenant: TenantNumber,
         files: &[Arc<File>],
         stop: &AtomicBool,
     ) -> Result<Vec<EncodedDataset>, Error> {
-        let (mut inputs, mut held) = (Vec::new(), Vec::new());
+        let mut held = Vec::new();
         for (block, file) in self.inputs.iter().zip(files) {
             let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant);
             let Some(index) = index else { continue };
             if !is_expired(self.now_ns, &self.limits, &block.datasets[index]) {
-                inputs.push(Input::open(Arc::clone(file), Arc::clone(block), index)?);
-                held.push((block, index));
+                held.push(Held { block, index, file });
             }
         }
-        let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
+        let Some(first) = held.first() else { return Ok(Vec::new()) };
+        let rules = &self.limits.of(&first.dataset().tenant.id).retention_rules;
         let recorded = self.catalogue.deletions.get(&tenant).map(Vec::as_slice).unwrap_or_default();
         let deletions: Vec<Deletion> = recorded.iter().map(|recorded| recorded.deletion.clone()).collect();
+        let mut parts = Vec::new();
+        for class in classes(rules, held.iter().map(Held::dataset)) {
+            parts.extend(self.merge_class(&class, rules, &deletions, &held, stop)?);
+        }
+        let last = recorded.last().map_or(0, |recorded| recorded.id);
+        Ok(self.noted(parts, &held, last))
+    }
+
+    /// What of a tenant's part is of a class of retention.
+    fn merge_class(
+        &self,
+        class: &Class,
+        rules: &RetentionRules,
+        deletions: &[Deletion],
+        held: &[Held<'_>],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Part>, Error> {
+        let of_class = held.iter().filter(|held| class.may_take(held.dataset()));
+        let open = |held: &Held<'_>| Input::open(Arc::clone(held.file), Arc::clone(held.block), held.index);
+        let inputs = of_class.map(open).collect::<Result<Vec<_>, _>>()?;
+        let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
         let whole = Wanted {
             scopes: None,
-            deletions: &deletions,
+            class: class.of_rules.map(|class| (rules, class.index as usize)),
+            deletions,
             level: self.level,
             keep_ids,
             compression,
@@ -161,37 +210,39 @@ impl MergeJob {
         let sections = inputs.iter().flat_map(|input| &input.meta().sections);
         let bytes: u64 = sections.map(|section| section.length).sum();
         let mut parts = Vec::new();
+        let mut add = |part: Option<EncodedDataset>, bounds| {
+            parts.extend(part.map(|dataset| Part { dataset, class: class.clone(), bounds }));
+        };
         if bytes <= self.block_bytes_max {
-            let part = merge(&inputs, &whole, &scratch)?;
-            parts.extend(part.map(|part| (part, (None, None))));
+            add(merge(&inputs, &whole, &scratch)?, (None, None));
         } else {
-            let groups = split(samples_by_scope(&inputs)?, bytes.div_ceil(self.block_bytes_max));
+            let samples = samples_by_scope(&inputs, &whole)?;
+            let groups = split(samples, bytes.div_ceil(self.block_bytes_max));
             for (scopes, bounds) in groups.iter().zip(covers::bounds(&groups)) {
                 let wanted = Wanted { scopes: Some(scopes), ..whole.clone() };
-                parts.extend(merge(&inputs, &wanted, &scratch)?.map(|part| (part, bounds)));
+                add(merge(&inputs, &wanted, &scratch)?, bounds);
             }
         }
-        let last = recorded.last().map_or(0, |recorded| recorded.id);
-        Ok(self.noted(parts, &held, last))
+        Ok(parts)
     }
 
     /// The parts with what they say of themselves: which deletions they have had, and what they stand for.
-    fn noted(
-        &self,
-        parts: Vec<(EncodedDataset, covers::Bounds)>,
-        held: &[(&Arc<BlockMeta>, usize)],
-        last_deletion: u64,
-    ) -> Vec<EncodedDataset> {
+    fn noted(&self, parts: Vec<Part>, held: &[Held<'_>], last_deletion: u64) -> Vec<EncodedDataset> {
         let log_ranges = log_ranges(&self.inputs);
-        let datasets = held.iter().map(|(block, index)| &block.datasets[*index]);
+        let datasets = held.iter().map(Held::dataset);
         let before: u64 = datasets.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum();
-        let after: u64 = parts.iter().map(|(part, _)| part.meta().profiles).sum();
+        let after: u64 = parts.iter().map(|part| part.dataset.meta().profiles).sum();
         let last = parts.len().saturating_sub(1);
-        let note = |(index, (mut part, bounds)): (usize, (EncodedDataset, covers::Bounds))| {
-            part.note_deletions(last_deletion);
-            part.note_covers(covers::stored(covers::within(held, &bounds), &log_ranges));
-            part.note_left_out(if index == last { before.saturating_sub(after) } else { 0 });
-            part
+        let note = |(index, part): (usize, Part)| {
+            let Part { mut dataset, class, bounds } = part;
+            let of_class = held.iter().filter(|held| class.may_take(held.dataset()));
+            let of_class: Vec<_> = of_class.map(|held| (held.block, held.index)).collect();
+            let covers = covers::within(&of_class, &bounds, class.of_rules);
+            dataset.note_deletions(last_deletion);
+            dataset.note_covers(covers::stored(covers, &log_ranges));
+            dataset.note_left_out(if index == last { before.saturating_sub(after) } else { 0 });
+            dataset.note_retention(class.name);
+            dataset
         };
         parts.into_iter().enumerate().map(note).collect()
     }
@@ -228,22 +279,25 @@ impl Output<'_> {
         for dataset in datasets {
             // A tenant of several parts is a large one: a shared block holds each tenant once.
             let is_large = dataset.size_bytes() >= OWN_BYTES_MIN && self.own_blocks < OWN_BLOCKS_MAX;
-            let is_held = self.shared.last().is_some_and(|held| held.meta().tenant.number == tenant);
+            let limits = self.job.limits.of(&dataset.meta().tenant.id);
+            let kept_secs = limits.retention_of(dataset.meta().retention_selector.as_deref());
+            let shared = self.shared.entry(kept_secs).or_default();
+            let is_held = shared.last().is_some_and(|held| held.meta().tenant.number == tenant);
             if is_large || is_held {
                 self.own_blocks += 1;
                 self.make(Some(tenant), vec![dataset]).await?;
                 continue;
             }
-            self.shared.push(dataset);
-            if self.shared.iter().map(EncodedDataset::size_bytes).sum::<u64>() >= SHARED_BYTES_MAX {
-                self.end_shared().await?;
+            shared.push(dataset);
+            if shared.iter().map(EncodedDataset::size_bytes).sum::<u64>() >= SHARED_BYTES_MAX {
+                let shared = std::mem::take(shared);
+                self.make_shared(shared).await?;
             }
         }
         Ok(())
     }
 
-    async fn end_shared(&mut self) -> Result<(), Error> {
-        let shared = std::mem::take(&mut self.shared);
+    async fn make_shared(&mut self, shared: Vec<EncodedDataset>) -> Result<(), Error> {
         let tenant = match shared.as_slice() {
             [] => return Ok(()),
             [only] => Some(only.meta().tenant.number),
@@ -285,7 +339,9 @@ impl Output<'_> {
     }
 
     async fn finish(mut self) -> Result<Vec<BlockMeta>, Error> {
-        self.end_shared().await?;
+        for shared in std::mem::take(&mut self.shared).into_values() {
+            self.make_shared(shared).await?;
+        }
         if let Some((tenant, datasets)) = self.ready.take() {
             self.put(tenant, datasets, true).await?;
         }

@@ -83,7 +83,7 @@ pub fn plan(now_ns: i64, limits: &Overrides, catalogue: &Everything) -> Vec<Job>
 
 /// Whether the dataset's tenant wants none of its profiles any more.
 pub fn is_expired(now_ns: i64, limits: &Overrides, dataset: &DatasetMeta) -> bool {
-    !limits.of(&dataset.tenant.id).keeps(dataset.last_ns, now_ns)
+    !limits.of(&dataset.tenant.id).keeps_dataset(dataset, now_ns)
 }
 
 /// How long profiles may be retried after their own time, the longest of the block's tenants.

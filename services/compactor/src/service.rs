@@ -297,7 +297,7 @@ impl Service {
     async fn sweep_names(&self, now_ns: i64) -> Result<(), Error> {
         let limits = Arc::clone(&self.deps.limits.borrow());
         for tenant in self.deps.tenants.list().await? {
-            let kept_secs = limits.of(&tenant.id).retention_secs;
+            let kept_secs = limits.of(&tenant.id).retention_of(None);
             if kept_secs == 0 {
                 continue; // for ever
             }

@@ -51,8 +51,19 @@ pub struct ScopeBound {
     pub label: String,
 }
 
-/// Records that a dataset stands for: all of its tenant's in a run of a log, or those of neighbouring scopes where a
-/// merge has split the tenant. Two datasets of a tenant that count at the same time have nothing in common here.
+/// Some of the classes into which a tenant's rules of retention sort its series. Those of the same rules have nothing in
+/// common; others may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RetentionClass {
+    /// Which rules.
+    pub rules: u64,
+    /// Which of their classes.
+    pub index: u32,
+}
+
+/// Records that a dataset stands for: all of its tenant's in a run of a log, or those of neighbouring scopes or of one class
+/// of retention where a merge has split the tenant. Two datasets of a tenant that count at the same time have nothing in
+/// common here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cover {
     /// The run.
@@ -61,6 +72,15 @@ pub struct Cover {
     pub from: Option<ScopeBound>,
     /// The first scope after; none where there is no bound.
     pub to: Option<ScopeBound>,
+    /// The class; none for all.
+    pub class: Option<RetentionClass>,
+}
+
+impl Cover {
+    /// All of a run.
+    pub fn whole(range: LogRange) -> Self {
+        Self { range, from: None, to: None, class: None }
+    }
 }
 
 /// The partition of no ingester: its logs are the tenants' imports, each under its tenant's number. They are nowhere but
@@ -200,6 +220,9 @@ pub struct DatasetMeta {
     /// Profiles of those records that were deleted since they were flushed: those of a tenant on its last dataset, those of
     /// tenants of whom a merge has left nothing on the last dataset of its last part.
     pub profiles_left_out: u64,
+    /// The selector of the rule of retention that all of its series fall under, empty where none does; none where they have
+    /// not been told apart yet.
+    pub retention_selector: Option<String>,
 }
 
 impl DatasetMeta {
@@ -265,7 +288,7 @@ impl BlockMeta {
     /// Which records a dataset of this block stands for.
     pub fn covers(&self, dataset: &DatasetMeta) -> Vec<Cover> {
         if dataset.covers.is_empty() {
-            self.log_ranges.iter().map(|range| Cover { range: *range, from: None, to: None }).collect()
+            self.log_ranges.iter().copied().map(Cover::whole).collect()
         } else {
             dataset.covers.clone()
         }

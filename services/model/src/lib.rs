@@ -33,4 +33,6 @@ pub mod block;
 
 pub mod limits;
 
+pub mod retention;
+
 pub mod deletion;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retention::RetentionRules;
 use crate::tenant::TenantId;
-use crate::time::SECOND_NS;
 
 /// The limits of a tenant. Every bound answers with its own name in the message, so that an operator finds the knob.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct TenantLimits {
     pub reject_newer_than_secs: u64,
     /// How long profiles are kept, by their own time; 0 for ever. Seconds.
     pub retention_secs: u64,
+    /// How long profiles of some series are kept instead, the first selector that matches counts:
+    /// `[{selector: '{namespace="ci"}', retention_secs: 604800}]`.
+    pub retention_rules: RetentionRules,
     /// Labels that name a scope, first present wins.
     pub scope_labels: Vec<String>,
     /// Longest range of one query, seconds; 0 for any.
@@ -54,17 +57,6 @@ pub struct TenantLimits {
     pub queries_concurrent_max: u64,
     /// Rows of one SQL answer.
     pub sql_rows_max: u64,
-}
-
-impl TenantLimits {
-    /// Whether a profile of this time is still wanted now; both in nanoseconds since the Unix epoch.
-    pub fn keeps(&self, time_ns: i64, now_ns: i64) -> bool {
-        let kept_ns = i64::try_from(self.retention_secs).ok().and_then(|secs| secs.checked_mul(SECOND_NS));
-        match kept_ns {
-            None | Some(0) => true,
-            Some(kept_ns) => time_ns >= now_ns.saturating_sub(kept_ns),
-        }
-    }
 }
 
 impl Default for TenantLimits {
@@ -87,6 +79,7 @@ impl Default for TenantLimits {
             reject_older_than_secs: 3_600,
             reject_newer_than_secs: 600,
             retention_secs: 30 * 86_400,
+            retention_rules: RetentionRules::default(),
             scope_labels: ["service_name", "container", "job", "systemd_unit", "comm"]
                 .map(String::from)
                 .to_vec(),

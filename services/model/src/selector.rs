@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 
 use crate::labels::{Labels, Name, Quoted};
 use crate::profile_type::{ProfileType, ProfileTypeError};
@@ -43,7 +44,8 @@ pub struct Matcher {
 }
 
 /// A set of matchers, all of which must hold. The empty one selects everything.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Selector {
     /// The matchers, as written.
     pub matchers: Vec<Matcher>,
@@ -171,6 +173,20 @@ impl FromStr for Selector {
     /// Reads `{name="value", other=~"pattern"}`; the empty text selects everything.
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         parse::selector(text)
+    }
+}
+
+impl TryFrom<String> for Selector {
+    type Error = SelectorError;
+
+    fn try_from(text: String) -> Result<Self, SelectorError> {
+        text.parse()
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> Self {
+        selector.to_string()
     }
 }
 

@@ -76,6 +76,7 @@ mod tests {
             deletions_done: 0,
             covers: Vec::new(),
             profiles_left_out: 0,
+            retention_selector: None,
         };
         BlockMeta {
             path: "block".to_owned(),

@@ -181,7 +181,7 @@ impl<'a> Import<'a> {
         match time_ns {
             0 => Err(Refused::NoTime),
             _ if time_ns > now_ns => Err(Refused::Future),
-            _ if !self.limits.keeps(time_ns, now_ns) => Err(Refused::TooOld),
+            _ if !self.limits.keeps(None, time_ns, now_ns) => Err(Refused::TooOld),
             _ => Ok(historic),
         }
     }

@@ -1,11 +1,12 @@
 //! The series of all inputs as one table, and what of them is kept.
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash};
 
-use cambium_model::deletion::Deletion;
+use cambium_model::retention::RetentionRules;
+use cambium_model::selector::Selector;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::{Input, Wanted};
 use crate::series_table::{ScopeName, SeriesTable};
 use crate::without::Erased;
 
@@ -25,31 +26,32 @@ pub(super) struct Union {
 }
 
 impl Union {
-    /// The series of these tables: those of the scopes wanted (all where none are named), without what was deleted.
-    pub(super) fn new(
-        tables: &[&SeriesTable],
-        wanted: Option<&BTreeSet<ScopeName>>,
-        deletions: &[Deletion],
-    ) -> Self {
+    /// The inputs' series that are wanted, without what was deleted.
+    pub(super) fn new(inputs: &[Input], wanted: &Wanted<'_>) -> Self {
         let mut new = Self::default();
         let (mut by_labels, hasher) = (HashTable::new(), DefaultHashBuilder::default());
-        for table in tables {
-            new.add(table, wanted, &mut by_labels, &hasher);
+        for input in inputs {
+            let is_told_apart = input.meta().retention_selector.is_some();
+            let class = wanted.class.filter(|_| !is_told_apart);
+            let others = class.map(|(rules, index)| others(&input.series, rules, index));
+            new.add(&input.series, wanted, others.as_deref(), &mut by_labels, &hasher);
         }
-        new.erased = Erased::new(&new.table, deletions);
+        new.erased = Erased::new(&new.table, wanted.deletions);
         new
     }
 
+    /// Adds a table's series but for the rows of `others`.
     fn add(
         &mut self,
         table: &SeriesTable,
-        wanted: Option<&BTreeSet<ScopeName>>,
+        wanted: &Wanted<'_>,
+        others: Option<&[bool]>,
         by_labels: &mut HashTable<u32>,
         hasher: &DefaultHashBuilder,
     ) {
         let types: Vec<u32> =
             table.types.iter().map(|held| position_or_push(&mut self.table.types, held)).collect();
-        let is_wanted = |scope: &ScopeName| wanted.is_none_or(|wanted| wanted.contains(scope));
+        let is_wanted = |scope: &ScopeName| wanted.scopes.is_none_or(|wanted| wanted.contains(scope));
         let scopes: Vec<u32> = table
             .scopes
             .iter()
@@ -60,7 +62,7 @@ impl Union {
         let mut rows = vec![NONE; table.len()];
         for row in 0..table.len() {
             let scope_index = scopes[table.scope_of[row] as usize];
-            if scope_index == NONE {
+            if scope_index == NONE || others.is_some_and(|others| others[row]) {
                 continue;
             }
             let type_index = types[table.type_of[row] as usize];
@@ -87,6 +89,20 @@ impl Union {
         self.rows.push(rows);
         self.scopes.push(scopes);
     }
+}
+
+/// Which rows are of other classes of the rules than this one.
+fn others(table: &SeriesTable, rules: &RetentionRules, class: usize) -> Vec<bool> {
+    let (before, rest) = rules.rules().split_at(class);
+    let select = |selector: &Selector| table.select(None, selector).into_iter().flatten();
+    let mut others = vec![!rest.is_empty(); table.len()];
+    for row in rest.first().into_iter().flat_map(|rule| select(&rule.selector)) {
+        others[row as usize] = false;
+    }
+    for row in before.iter().flat_map(|rule| select(&rule.selector)) {
+        others[row as usize] = true;
+    }
+    others
 }
 
 fn hash(hasher: &DefaultHashBuilder, key: impl Hash) -> u64 {

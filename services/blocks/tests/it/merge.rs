@@ -17,6 +17,8 @@ use cambium_model::block::BlockMeta;
 use cambium_model::deletion::Deletion;
 use cambium_model::labels::{Labels, SERVICE_NAME};
 use cambium_model::profile::Profile;
+use cambium_model::retention::{RetentionRule, RetentionRules};
+use cambium_model::selector::Selector;
 use cambium_model::time::TimeRange;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
@@ -55,6 +57,7 @@ fn inputs(profiles: &[Profile], count: usize, place: impl Fn(usize) -> usize) ->
 fn everything() -> Wanted<'static> {
     Wanted {
         scopes: None,
+        class: None,
         deletions: &[],
         level: 1,
         keep_ids: true,
@@ -142,7 +145,7 @@ proptest! {
     fn parts_by_scope_are_the_whole(seed in any::<u64>(), cut in 0..5usize) {
         let profiles = random_profiles(seed, &Shape::default());
         let inputs = inputs(&profiles, 3, |index| index);
-        let scopes: Vec<ScopeName> = samples_by_scope(&inputs).unwrap().into_keys().collect();
+        let scopes: Vec<ScopeName> = samples_by_scope(&inputs, &everything()).unwrap().into_keys().collect();
         let (first, second) = scopes.split_at(cut.min(scopes.len()));
         for part in [first, second] {
             let part: BTreeSet<ScopeName> = part.iter().cloned().collect();
@@ -151,6 +154,27 @@ proptest! {
             check(merged, profiles.iter().filter(is_of_part), 1);
         }
     }
+}
+
+#[test]
+fn classes_of_retention_are_the_whole() {
+    let profiles = random_profiles(7, &Shape::default());
+    let inputs = inputs(&profiles, 3, |index| index);
+    let rule = |selector: &str| RetentionRule { selector: selector.parse().unwrap(), retention_secs: 1 };
+    let rules = [r#"{pod="pod-1"}"#, r#"{pod=~"pod-[12]",zone=""}"#, r#"{no="such"}"#].map(rule);
+    let selectors: Vec<Selector> = rules.iter().map(|rule| rule.selector.clone()).collect();
+    let rules: RetentionRules = Vec::from(rules).try_into().unwrap();
+    let mut sizes = Vec::new();
+    for class in 0..=selectors.len() {
+        let wanted = Wanted { class: Some((&rules, class)), ..everything() };
+        let merged = merge(&inputs, &wanted, &Scratch::memory()).unwrap();
+        let first = |profile: &Profile| selectors.iter().position(|rule| rule.matches(&profile.labels));
+        let own: Vec<&Profile> =
+            profiles.iter().filter(|profile| first(profile).unwrap_or(selectors.len()) == class).collect();
+        sizes.push(own.len());
+        if own.is_empty() { assert!(merged.is_none()) } else { check(merged, own, 1) }
+    }
+    assert_eq!(sizes.iter().map(|size| *size > 0).collect::<Vec<_>>(), [true, true, false, true]);
 }
 
 fn scope(labels: &Labels) -> ScopeName {
@@ -171,7 +195,7 @@ fn a_merge_that_nobody_waits_for_ends() {
 #[test]
 fn samples_are_counted_by_scope() {
     let profiles = random_profiles(7, &Shape::default());
-    let counted = samples_by_scope(&inputs(&profiles, 3, |index| index)).unwrap();
+    let counted = samples_by_scope(&inputs(&profiles, 3, |index| index), &everything()).unwrap();
     let all: u64 = counted.values().sum();
     assert_eq!(all, dataset(&profiles).sample_count() as u64);
     let alone = profiles.iter().filter(|profile| scope(&profile.labels).value == "service-1".into());

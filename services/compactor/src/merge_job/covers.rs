@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cambium_blocks::series_table::ScopeName;
-use cambium_model::block::{BlockMeta, Cover, LogRange, ScopeBound};
+use cambium_model::block::{BlockMeta, Cover, LogRange, RetentionClass, ScopeBound};
 
 /// Neighbouring scopes: from the first bound to before the second.
 pub(crate) type Bounds = (Option<ScopeBound>, Option<ScopeBound>);
@@ -19,12 +19,20 @@ pub(crate) fn bounds(groups: &[BTreeSet<ScopeName>]) -> Vec<Bounds> {
     (0..groups.len()).map(|index| (from(index), from(index + 1))).collect()
 }
 
-/// What these datasets of a tenant stand for within the bounds. Runs that touch are one.
-pub(crate) fn within(inputs: &[(&Arc<BlockMeta>, usize)], bounds: &Bounds) -> Vec<Cover> {
+/// What these datasets of a tenant stand for within the bounds; those whose series have not been told apart yet for this
+/// class of them. Runs that touch are one.
+pub(crate) fn within(
+    inputs: &[(&Arc<BlockMeta>, usize)],
+    bounds: &Bounds,
+    class: Option<RetentionClass>,
+) -> Vec<Cover> {
     let all = inputs.iter().flat_map(|(block, index)| block.covers(&block.datasets[*index]));
-    let mut clipped: Vec<Cover> = all.filter_map(|cover| clip(cover, bounds)).collect();
+    let of_class = all.map(|cover| Cover { class: cover.class.or(class), ..cover });
+    let mut clipped: Vec<Cover> = of_class.filter_map(|cover| clip(cover, bounds)).collect();
     clipped.sort_by(|a, b| {
-        let key = |cover: &Cover| (cover.range.log, cover.from.clone(), cover.to.clone(), cover.range.first);
+        let key = |cover: &Cover| {
+            (cover.range.log, cover.class, cover.from.clone(), cover.to.clone(), cover.range.first)
+        };
         key(a).cmp(&key(b))
     });
     let mut joined: Vec<Cover> = Vec::new();
@@ -32,7 +40,7 @@ pub(crate) fn within(inputs: &[(&Arc<BlockMeta>, usize)], bounds: &Bounds) -> Ve
         match joined.last_mut() {
             Some(last)
                 if last.range.log == cover.range.log
-                    && (&last.from, &last.to) == (&cover.from, &cover.to)
+                    && (&last.from, &last.to, last.class) == (&cover.from, &cover.to, cover.class)
                     && cover.range.first <= last.range.next =>
             {
                 last.range.next = last.range.next.max(cover.range.next);
@@ -45,7 +53,7 @@ pub(crate) fn within(inputs: &[(&Arc<BlockMeta>, usize)], bounds: &Bounds) -> Ve
 
 /// The covers as a block of these log ranges carries them: none where they are just those.
 pub(crate) fn stored(covers: Vec<Cover>, log_ranges: &[LogRange]) -> Vec<Cover> {
-    let whole = log_ranges.iter().map(|range| Cover { range: *range, from: None, to: None });
+    let whole = log_ranges.iter().copied().map(Cover::whole);
     if whole.eq(covers.iter().cloned()) { Vec::new() } else { covers }
 }
 
@@ -57,7 +65,7 @@ fn clip(cover: Cover, (from, to): &Bounds) -> Option<Cover> {
         (a, b) => a.or_else(|| b.clone()),
     };
     let is_empty = matches!((&from, &to), (Some(from), Some(to)) if from >= to);
-    (!is_empty).then_some(Cover { range: cover.range, from, to })
+    (!is_empty).then_some(Cover { from, to, ..cover })
 }
 
 #[cfg(test)]
@@ -76,7 +84,7 @@ mod tests {
 
     fn cover(first: u64, next: u64, from: Option<ScopeBound>, to: Option<ScopeBound>) -> Cover {
         let log = LogId { partition: Partition(0), log: 0 };
-        Cover { range: LogRange { log, first: Offset(first), next: Offset(next) }, from, to }
+        Cover { from, to, ..Cover::whole(LogRange { log, first: Offset(first), next: Offset(next) }) }
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn dataset(number: u32, first_ns: i64, last_ns: i64) -> DatasetMeta {
         deletions_done: 0,
         covers: Vec::new(),
         profiles_left_out: 0,
+        retention_selector: None,
     }
 }
 

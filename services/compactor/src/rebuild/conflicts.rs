@@ -47,7 +47,7 @@ pub(super) fn conflicts(
                 && other.cover.range.next > range.first
         });
         for other in &open {
-            if range.first < range.next && scopes_overlap(&claim.cover, &other.cover) {
+            if range.first < range.next && may_share(&claim.cover, &other.cover) {
                 note(claim.block, other.block);
             }
         }
@@ -87,10 +87,15 @@ pub(super) fn fenced(blocks: &[Arc<BlockMeta>]) -> BTreeSet<String> {
     flushed.filter(is_fenced).map(|block| block.path.clone()).collect()
 }
 
-fn scopes_overlap(a: &Cover, b: &Cover) -> bool {
+/// Whether records of the same run may be of both.
+fn may_share(a: &Cover, b: &Cover) -> bool {
     let begins_before_end = |a: &Cover, b: &Cover| match (&a.from, &b.to) {
         (Some(from), Some(to)) => from < to,
         _ => true,
     };
-    begins_before_end(a, b) && begins_before_end(b, a)
+    let classes_differ = match (a.class, b.class) {
+        (Some(a), Some(b)) => a.rules == b.rules && a.index != b.index,
+        _ => false,
+    };
+    begins_before_end(a, b) && begins_before_end(b, a) && !classes_differ
 }

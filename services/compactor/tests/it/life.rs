@@ -1,5 +1,6 @@
 //! Lives of blocks: flushes, merges, rivals, failures and restarts in any order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cambium_blocks::testing::PutFault;
@@ -18,6 +19,8 @@ enum Action {
     Flush { seed: u64, tenants: Vec<u32> },
     /// A tenant has a service's profiles of the time before deleted.
     Delete { tenant: u32, service: u64 },
+    /// From now on series of these services are kept by a rule of their own, and of the last one for longer.
+    Rules { services: Vec<u64> },
     /// So many minutes pass.
     Pass { minutes: u64 },
     /// A compactor works, while the catalogue and the bucket fail in these ways.
@@ -44,6 +47,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (any::<u64>(), prop::sample::subsequence(vec![1, 2, 3], 1..=3))
             .prop_map(|(seed, tenants)| Action::Flush { seed, tenants }),
         1 => (1..4_u32, 0..3_u64).prop_map(|(tenant, service)| Action::Delete { tenant, service }),
+        1 => prop::sample::subsequence(vec![0, 1, 2], 0..=3).prop_map(|services| Action::Rules { services }),
         3 => prop_oneof![1..20_u64, 100..200_u64, 1_400..3_000_u64].prop_map(|minutes| Action::Pass { minutes }),
         4 => (0..2_usize, prop::collection::vec(fault, 0..6), put)
             .prop_map(|(which, commits, puts)| Action::Work { which, commits, puts }),
@@ -63,6 +67,7 @@ async fn live(actions: Vec<Action>) {
                 world.delete(tenant, &format!(r#"{{service_name="service-{service}"}}"#)).await;
                 world.check().await;
             }
+            Action::Rules { services } => world.keep_apart(&services),
             Action::Pass { minutes } => world.minutes(minutes),
             Action::Work { which, commits, puts } => {
                 world.kv.inject(commits);
@@ -96,7 +101,13 @@ async fn live(actions: Vec<Action>) {
     assert!(merged.iter().flat_map(|owned| &owned.blocks).all(|block| block.level == 3));
     world.check_erased(&merged).await;
     for owned in &merged {
-        assert_eq!(owned.blocks.len(), 1, "one block of an owner's day: {:?}", owned.tenant);
+        let mut blocks = BTreeMap::new();
+        for dataset in owned.blocks.iter().flat_map(|block| &block.datasets) {
+            *blocks.entry((dataset.tenant.number, dataset.retention_selector.clone())).or_insert(0) += 1;
+        }
+        // Where classes differ, one tenant's part of a shared block may end as a block of its own.
+        let most = if blocks.keys().any(|(_, class)| class.is_some()) { 2 } else { 1 };
+        assert!(blocks.values().all(|count| *count <= most), "{:?}: {blocks:?}", owned.tenant);
     }
 }
 

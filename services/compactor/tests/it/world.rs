@@ -24,6 +24,7 @@ use cambium_model::labels::Labels;
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::profile::Profile;
 use cambium_model::profile_type::ProfileType;
+use cambium_model::retention::RetentionRule;
 use cambium_model::selector::Selector;
 use cambium_model::stacktrace::PathHash;
 use cambium_model::tenant::TenantNumber;
@@ -98,6 +99,20 @@ impl World {
 
     pub fn tenants(&self) -> Tenants {
         Tenants::new(Arc::new(self.kv.clone()), Arc::new(self.clock.clone()))
+    }
+
+    /// From now on each of these services' series have a rule of retention: so long that nothing goes.
+    pub fn keep_apart(&self, services: &[u64]) {
+        let rule = |(years, service): (u64, &u64)| RetentionRule {
+            selector: format!(r#"{{service_name="service-{service}"}}"#).parse().unwrap(),
+            retention_secs: (10 + years) * 365 * 86_400,
+        };
+        let rules: Vec<RetentionRule> = (0..).zip(services).map(rule).collect();
+        self.limits.send_modify(|limits| {
+            let mut changed = Overrides::clone(limits);
+            changed.defaults.retention_rules = rules.try_into().unwrap();
+            *limits = Arc::new(changed);
+        });
     }
 
     /// Flushes a block of profiles of the last ten minutes for each of these tenants.

@@ -37,6 +37,7 @@ fn dataset(number: u32, times: Range<i64>) -> DatasetMeta {
         deletions_done: 0,
         covers: Vec::new(),
         profiles_left_out: 0,
+        retention_selector: None,
     }
 }
 

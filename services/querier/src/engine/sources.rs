@@ -93,7 +93,7 @@ impl Sources {
         let mut found = Vec::with_capacity(view.blocks.len());
         for block in &view.blocks {
             match plan::wanted(block, tenant, range, matches) {
-                Ok(index) if limits.keeps(block.datasets[index].last_ns, now_ns) => {
+                Ok(index) if limits.keeps_dataset(&block.datasets[index], now_ns) => {
                     found.push((block, index))
                 }
                 Ok(_) => skipped.expired += 1,

@@ -33,6 +33,7 @@ fn dataset(kinds: &[SectionKind]) -> DatasetMeta {
         sections: kinds.iter().map(section).collect(),
         deletions_done: 0,
         profiles_left_out: 0,
+        retention_selector: None,
         covers: Vec::new(),
     }
 }

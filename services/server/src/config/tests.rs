@@ -105,6 +105,14 @@ fn overrides_start_from_the_defaults() {
     assert_eq!(overrides.of(&team).series_max, 5);
     assert_eq!(overrides.of(&team).stack_depth_max, TenantLimits::default().stack_depth_max);
     assert_eq!(overrides.of(&other), &TenantLimits::default());
+    let rules = r#"[{selector: '{ namespace = "ci" }', retention_secs: 604800}]"#;
+    let ruled = self::file(&format!("overrides: {{team-a: {{retention_rules: {rules}}}}}"));
+    let config = Config { overrides_file: ruled.path().into(), ..Config::default() };
+    assert_eq!(config.overrides().unwrap().of(&team).retention_of(Some(r#"{namespace="ci"}"#)), 604_800,);
+    let wrong = self::file("overrides: {team-a: {retention_rules: [{selector: '{a', retention_secs: 1}]}}");
+    let config = Config { overrides_file: wrong.path().into(), ..Config::default() };
+    let error = config.overrides().unwrap_err().to_string();
+    assert!(error.starts_with("overrides.team-a: selector: expected"), "{error}");
     let bad = self::file("overrides: {team-a: {series_maxx: 5}}");
     let config = Config { overrides_file: bad.path().into(), ..Config::default() };
     assert_eq!(

@@ -77,8 +77,12 @@ async fn chosen(offline: &Offline, contents: &Contents) -> anyhow::Result<Choice
         !is_expired(now_ns, limits, dataset) && !retired.contains_key(&dataset.tenant.number)
     };
     // A part of a merge may have been removed as soon as the least patient of all tenants does not want it any more.
-    let all = limits.tenants.values().chain([&limits.defaults]).map(|limits| limits.retention_secs);
-    let shortest = all.filter(|secs| *secs > 0).min();
+    let all = limits.tenants.values().chain([&limits.defaults]);
+    let kept = all.flat_map(|limits| {
+        let rules = limits.retention_rules.rules().iter().map(|rule| rule.retention_secs);
+        rules.chain([limits.retention_secs])
+    });
+    let shortest = kept.filter(|secs| *secs > 0).min();
     let complete_from_ns = shortest.map_or(i64::MIN, |secs| {
         let kept_ns = i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(SECOND_NS);
         now_ns.saturating_sub(kept_ns).saturating_add(2 * DAY_NS)

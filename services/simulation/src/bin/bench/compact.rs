@@ -46,6 +46,7 @@ pub const CHILD: &str = "merge-folder";
 fn wanted() -> Wanted<'static> {
     Wanted {
         scopes: None,
+        class: None,
         deletions: &[],
         level: LEVEL,
         keep_ids: false,

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use cambium_blocks::series_table::ScopeName;
-use cambium_model::block::{LogId, LogRange, Offset, Partition};
+use cambium_model::block::{LogId, LogRange, Offset, Partition, RetentionClass};
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
-use proptest::prelude::*;
 
 use super::super::*;
 use crate::merge_job::covers;
 use crate::rebuild::{Contents, rebuilt};
+
+mod random;
 
 /// A record, by log and offset: one profile.
 type Record = (u32, u64);
@@ -33,6 +34,8 @@ pub(super) struct World {
     committed: Vec<Held>,
     garbage: VecDeque<String>,
     deleted: BTreeSet<Record>,
+    /// How many rules of retention there are now: a record's number sorts it into one of their classes.
+    rules: u64,
 }
 
 fn tenant(number: u32) -> Tenant {
@@ -64,6 +67,7 @@ fn dataset(number: u32, profiles: usize) -> DatasetMeta {
         deletions_done: 0,
         covers: Vec::new(),
         profiles_left_out: 0,
+        retention_selector: None,
     }
 }
 
@@ -244,7 +248,51 @@ impl World {
         let of_tenant = |meta: &BlockMeta| meta.datasets.iter().position(|d| d.tenant.number.0 == number);
         let held: Vec<(&Arc<BlockMeta>, usize)> =
             inputs.iter().filter_map(|held| Some((&held.meta, of_tenant(&held.meta)?))).collect();
-        let all = inputs.iter().flat_map(|held| &held.records).filter(|r| self.owner(**r) == Some(number));
+        let datasets = held.iter().map(|(meta, index)| &meta.datasets[*index]);
+        let mut classes: BTreeSet<Option<String>> =
+            datasets.map(|dataset| dataset.retention_selector.clone()).collect();
+        if self.rules > 0 && classes.remove(&None) {
+            classes.extend((0..=self.rules).map(|index| Some(format!("{index} of {}", self.rules))));
+        }
+        let mut parts: Part = Vec::new();
+        for class in classes {
+            parts.extend(self.merge_class(number, class, inputs, &held, log_ranges));
+        }
+        let of_inputs = held.iter().map(|(meta, index)| &meta.datasets[*index]);
+        let before: u64 = of_inputs.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum();
+        let after: u64 = parts.iter().map(|(dataset, _)| dataset.profiles).sum();
+        if let Some((last, _)) = parts.last_mut() {
+            last.profiles_left_out = before - after;
+        }
+        parts
+    }
+
+    fn merge_class(
+        &self,
+        number: u32,
+        class: Option<String>,
+        inputs: &[Held],
+        held: &[(&Arc<BlockMeta>, usize)],
+        log_ranges: &[LogRange],
+    ) -> Part {
+        let index = (0..=self.rules).find(|index| class == Some(format!("{index} of {}", self.rules)));
+        let of_rules = index.map(|index| RetentionClass { rules: self.rules, index: index as u32 });
+        let of_class = held.iter().copied().filter(|(meta, index)| {
+            let of = &meta.datasets[*index].retention_selector;
+            *of == class || (of.is_none() && of_rules.is_some())
+        });
+        let held: Vec<(&Arc<BlockMeta>, usize)> = of_class.collect();
+        let is_held = |input: &&Held| held.iter().any(|(meta, _)| meta.path == input.meta.path);
+        let told_apart = |input: &Held| {
+            let own = input.meta.datasets.iter().find(|dataset| dataset.tenant.number.0 == number);
+            own.is_some_and(|dataset| dataset.retention_selector.is_some())
+        };
+        let all = inputs.iter().filter(is_held).flat_map(|input| {
+            let is_of_class = move |record: &&Record| {
+                told_apart(input) || index.is_none_or(|index| record.1 * 5 % (self.rules + 1) == index)
+            };
+            input.records.iter().filter(is_of_class).filter(|r| self.owner(**r) == Some(number))
+        });
         let records: BTreeSet<Record> =
             all.filter(|record| !self.deleted.contains(record)).copied().collect();
         let scopes: BTreeSet<ScopeName> = records.iter().map(|record| scope(*record)).collect();
@@ -263,14 +311,9 @@ impl World {
             if own.is_empty() {
                 continue;
             }
-            let covers = covers::stored(covers::within(&held, &bounds), log_ranges);
-            parts.push((DatasetMeta { covers, ..dataset(number, own.len()) }, own));
-        }
-        let of_inputs = held.iter().map(|(meta, index)| &meta.datasets[*index]);
-        let before: u64 = of_inputs.map(|dataset| dataset.profiles + dataset.profiles_left_out).sum();
-        let after: u64 = parts.iter().map(|(dataset, _)| dataset.profiles).sum();
-        if let Some((last, _)) = parts.last_mut() {
-            last.profiles_left_out = before - after;
+            let covers = covers::stored(covers::within(&held, &bounds, of_rules), log_ranges);
+            let retention_selector = class.clone();
+            parts.push((DatasetMeta { covers, retention_selector, ..dataset(number, own.len()) }, own));
         }
         parts
     }
@@ -347,134 +390,4 @@ fn joined(inputs: &[Held]) -> Vec<LogRange> {
         touches
     });
     all
-}
-
-/// One step of a life.
-#[derive(Clone, Debug)]
-enum Action {
-    Flush {
-        log: u32,
-        tenants: Vec<u32>,
-    },
-    Take {
-        log: u32,
-        count: u64,
-    },
-    Skip {
-        log: u32,
-        count: u64,
-    },
-    Zombie {
-        log: u32,
-        tenants: Vec<u32>,
-    },
-    MergeLog {
-        log: u32,
-        count: usize,
-        dies_after: Option<usize>,
-    },
-    MergeOwner {
-        owner: u32,
-        which: Vec<usize>,
-        dies_after: Option<usize>,
-    },
-    /// As an owner of the past would, that has planned long ago: what it makes is not committed.
-    Stale {
-        level: u8,
-        which: Vec<usize>,
-        parts: usize,
-    },
-    Sweep {
-        count: usize,
-    },
-    Delete {
-        log: u32,
-        every: u64,
-    },
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let tenants = || prop::collection::vec(1..5_u32, 1..6);
-    let dies = || prop_oneof![4 => Just(None), 1 => (0..4_usize).prop_map(Some)];
-    let which = || prop::sample::subsequence((0..6).collect::<Vec<usize>>(), 1..5);
-    prop_oneof![
-        6 => (0..2_u32, tenants()).prop_map(|(log, tenants)| Action::Flush { log, tenants }),
-        1 => (0..2_u32, 1..4_u64).prop_map(|(log, count)| Action::Take { log, count }),
-        1 => (0..2_u32, 1..3_u64).prop_map(|(log, count)| Action::Skip { log, count }),
-        2 => (0..2_u32, tenants()).prop_map(|(log, tenants)| Action::Zombie { log, tenants }),
-        4 => (0..2_u32, 1..5_usize, dies())
-            .prop_map(|(log, count, dies_after)| Action::MergeLog { log, count, dies_after }),
-        4 => (0..5_u32, which(), dies())
-            .prop_map(|(owner, which, dies_after)| Action::MergeOwner { owner, which, dies_after }),
-        1 => (1..4_u8, which(), 1..4_usize).prop_map(|(level, which, parts)| Action::Stale { level, which, parts }),
-        3 => (1..8_usize).prop_map(|count| Action::Sweep { count }),
-    ]
-}
-
-fn live(actions: Vec<Action>) {
-    let mut world = World::default();
-    for log in 0..2 {
-        world.logs.insert(log, Vec::new());
-        world.epoch(log);
-    }
-    let mut past: Vec<Held> = Vec::new();
-    for action in actions {
-        match action {
-            Action::Flush { log, tenants } => world.flush(log, &tenants),
-            Action::Take { log, count } => world.take(log, count),
-            Action::Skip { log, count } => world.skip(log, count),
-            Action::Zombie { log, tenants } => world.zombie(log, &tenants),
-            Action::MergeLog { log, count, dies_after } => world.merge_log(log, count, dies_after),
-            Action::MergeOwner { owner, which, dies_after } => world.merge_owner(owner, &which, dies_after),
-            Action::Stale { level, which, parts } => {
-                let of_level: Vec<&Held> = past.iter().filter(|held| held.meta.level + 1 == level).collect();
-                let inputs = which.iter().filter_map(|index| of_level.get(*index).copied());
-                let inputs: Vec<Held> =
-                    inputs.filter(|h| world.bucket.contains_key(&h.meta.path)).cloned().collect();
-                world.merge(&inputs, level, Some(parts));
-            }
-            Action::Sweep { count } => world.sweep(count),
-            Action::Delete { log, every } => {
-                let held = world.logs[&log].len() as u64;
-                world
-                    .deleted
-                    .extend((0..held).filter(|offset| offset % every == 0).map(|offset| (log, offset)));
-            }
-        }
-        world.check();
-        past.clone_from(&world.committed);
-    }
-}
-
-fn with_deletions() -> impl Strategy<Value = Action> {
-    // A merge that dies beside another from which deletions have taken all of a tenant is weighed wrong: ADR 013.
-    let lives_on = |action: &Action| {
-        !matches!(
-            action,
-            Action::Stale { .. }
-                | Action::MergeLog { dies_after: Some(_), .. }
-                | Action::MergeOwner { dies_after: Some(_), .. }
-        )
-    };
-    prop_oneof![
-        9 => action().prop_filter("lives on", lives_on),
-        1 => (0..2_u32, 2..5_u64).prop_map(|(log, every)| Action::Delete { log, every }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn every_record_is_found_once(actions in prop::collection::vec(action(), 1..40)) {
-        live(actions);
-    }
-
-    /// Deleted profiles may be found or not: what was recorded of them is carried out anew.
-    #[test]
-    fn every_record_that_was_not_deleted_is_found_once(
-        actions in prop::collection::vec(with_deletions(), 1..40),
-    ) {
-        live(actions);
-    }
 }
