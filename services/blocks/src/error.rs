@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cambium_model::time::{self, TimeRange};
 use cambium_runtime::error::{HasKind, Kind};
 
 /// A failure to write, read or scan a block.
@@ -63,6 +64,21 @@ pub enum Error {
         /// What was summed.
         profile_type: String,
     },
+    /// The samples that are asked for were dropped.
+    #[error(
+        "samples from {} to {} were dropped when they were downsampled, and sums over ten minutes are left: ask for \
+         start={} and end={}, and not for time=, agg=last or SQL over samples",
+        time::format(*.first_ns), time::format(*.last_ns), time::format(.sums.start_ns),
+        time::format(.sums.end_ns.saturating_sub(1))
+    )]
+    Downsampled {
+        /// Earliest profile whose samples are gone, nanoseconds since the Unix epoch.
+        first_ns: i64,
+        /// Latest one.
+        last_ns: i64,
+        /// Ten minutes and ten minutes: what can be asked for.
+        sums: TimeRange,
+    },
     /// The query needs more bytes than its tenant may ask for.
     #[error("the query needs more than {max} bytes (query_bytes_max): narrow the range or the selector")]
     TooManyBytes {
@@ -90,7 +106,9 @@ impl HasKind for Error {
             Self::Corrupt { .. } | Self::Parquet { .. } | Self::Encode { .. } | Self::PathTaken { .. } => {
                 Kind::Internal
             }
-            Self::Overflow { .. } | Self::TooManyBytes { .. } => Kind::Unprocessable,
+            Self::Overflow { .. } | Self::TooManyBytes { .. } | Self::Downsampled { .. } => {
+                Kind::Unprocessable
+            }
             Self::Cancelled => Kind::Cancelled,
             Self::Shared(error) => error.kind(),
         }

@@ -5,8 +5,9 @@
 //!        └─────────── profiles, k-way by (series, time, id) ─► stacks renumbered ─► writer ─► sections (spooled)
 //! ```
 //!
-//! Laws: every profile of the inputs that is not deleted is in the output once, with its samples as they were; rollups
-//! are summed from samples; names are never touched; the same inputs give the same bytes. Memory holds the series and
+//! Laws: every profile of the inputs that is not deleted is in the output once, with its samples as they were unless only
+//! sums are to be kept; rollups are summed from samples, or from the finest sums there are; names are never touched; the
+//! same inputs give the same bytes. Memory holds the series and
 //! the tree of all inputs, the tree of one, and some pages of each: never a section of samples.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,8 @@ pub struct Wanted<'a> {
     pub deletions: &'a [Deletion],
     /// The level of the block that it is for: higher ones have more rollups.
     pub level: u8,
+    /// Whether samples are dropped and sums by series and bucket kept, as they are where an input has no more than those.
+    pub downsample: bool,
     /// Whether profiles keep the ids of their pushes, where all inputs have them.
     pub keep_ids: bool,
     /// How hard samples are compressed.
@@ -103,12 +106,13 @@ pub fn merge(
     let order = Order::new(&union.table, &merged.live);
     let stacks = Stacks::new(&merged.tree, &merged.counts, &scope_nodes(&order, &union, &merged));
     let label_sets = LabelSets::new(&merged.label_sets, &merged.used_label_sets);
+    let downsample = wanted.downsample || inputs.iter().any(|input| input.meta().is_downsampled());
     let failed = |source| Error::Encode { path: "of a merge".to_owned(), source };
     let form = Form {
-        labelled: !label_sets.is_empty(),
+        labelled: !label_sets.is_empty() && !downsample,
         keep_ids: wanted.keep_ids && inputs.iter().all(has_ids),
         compression: wanted.compression,
-        rollups: Rollups::of_level(wanted.level),
+        rollups: if downsample { Rollups::Alone } else { Rollups::of_level(wanted.level) },
     };
     let mut writer = ProfileWriter::new(&stacks, form, scratch).map_err(failed)?;
     let numbers = Numbers {
@@ -134,10 +138,12 @@ pub fn merge(
             duration_ns: profile.duration_ns,
             period: profile.period,
             total: profile.total,
+            samples: profile.samples,
         };
         writer.add(&new, &mut rows).map_err(failed)?;
     }
     let (series, labels) = encode_series(&union.table, &order, scratch).map_err(failed)?;
+    let label_sets = if downsample { LabelSets::default() } else { label_sets };
     let side = Side { series, labels, order: &order, stacks: &stacks, label_sets: &label_sets };
     let encoded = writer.finish().map_err(failed)?;
     finish_dataset(first.meta().tenant.clone(), encoded, side, scratch).map(Some).map_err(failed)

@@ -143,7 +143,7 @@ impl BlockSource {
             reads = left;
             sums = scan::add(dataset, SectionKind::SeriesRollup, "sum", &steps, sums).await?;
         }
-        if reads.is_empty() {
+        if reads.is_empty() || dataset.meta().is_downsampled() {
             return Ok(sums);
         }
         let profiles = dataset.profiles().await?;
@@ -153,10 +153,23 @@ impl BlockSource {
 
     /// The sums of the profiles that `pick` picks of each series.
     async fn picked(&self, scan: &TreeScan, sums: Accumulator) -> Result<Accumulator, Error> {
-        let profiles = self.dataset.profiles().await?;
         let scan = scan.clone();
+        if self.is_downsampled() {
+            let Pick::Mean(counts) = scan.pick else { return Err(self.downsampled(scan.range)) };
+            let Some(buckets) = self.dataset.series_buckets().await? else { return Ok(sums) };
+            let steps = offload(move |_| Ok(mean_steps(&buckets, &scan.rows, scan.range, &counts))).await?;
+            return scan::add(&self.dataset, SectionKind::SeriesRollup, "sum", &steps, sums).await;
+        }
+        let profiles = self.dataset.profiles().await?;
         let steps = offload(move |_| Ok(pick_steps(&profiles, &scan))).await?;
         scan::add(&self.dataset, SectionKind::Samples, "value", &steps, sums).await
+    }
+
+    /// What is left of the samples in the range.
+    fn downsampled(&self, range: TimeRange) -> Error {
+        let (first_ns, last_ns) = (self.dataset.meta().first_ns, self.dataset.meta().last_ns);
+        let held = TimeRange::new(first_ns.max(range.start_ns), last_ns.saturating_add(1).min(range.end_ns));
+        Error::Downsampled { first_ns, last_ns, sums: held.touched_buckets() }
     }
 
     /// Rows must exist before they are used as indexes.
@@ -192,6 +205,15 @@ fn series_steps(buckets: &SeriesBuckets, reads: &[Read]) -> (Vec<Step>, Vec<Read
         }
     }
     (steps, left)
+}
+
+/// Rollups of series to add, each series with its number of profiles.
+fn mean_steps(buckets: &SeriesBuckets, rows: &RowSet, range: TimeRange, counts: &[u32]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (row, count) in rows.iter().cloned().flatten().zip(counts) {
+        push_step(&mut steps, buckets.rows(&buckets.within(row, &range)), Some(*count));
+    }
+    steps
 }
 
 fn read_steps(profiles: &ProfileTable, reads: &[Read]) -> Vec<Step> {
@@ -296,6 +318,10 @@ impl Source for BlockSource {
         self.dataset.series().await
     }
 
+    fn is_downsampled(&self) -> bool {
+        self.dataset.meta().is_downsampled()
+    }
+
     async fn profiles(&self, rows: &RowSet, range: TimeRange) -> Result<Profiles, Error> {
         self.check_rows(rows);
         let profiles = self.dataset.profiles().await?;
@@ -309,9 +335,13 @@ impl Source for BlockSource {
         self.check_rows(&scan.rows);
         let (stacks, series) = tokio::try_join!(self.dataset.stacks(), self.dataset.series())?;
         let count = stacks.node_of_stack.len();
-        let sums = match scan.pick {
+        let scan = &TreeScan { range: self.tree_range(scan.range), ..scan.clone() };
+        let sums = match &scan.pick {
             Pick::Sum => self.sum(scan, &series, Accumulator::sum(count)).await?,
             Pick::Mean(_) => self.picked(scan, Accumulator::mean(count)).await?,
+            Pick::At(times) if self.is_downsampled() && times.iter().all(Option::is_none) => {
+                Accumulator::sum(count)
+            }
             Pick::At(_) => self.picked(scan, Accumulator::sum(count)).await?,
         };
         let sums =
@@ -323,6 +353,9 @@ impl Source for BlockSource {
 
     async fn samples(&self, scan: &SampleScan) -> Result<BoxStream<'static, Result<Samples, Error>>, Error> {
         self.check_rows(&scan.rows);
+        if self.is_downsampled() {
+            return Err(self.downsampled(scan.range));
+        }
         let (profiles, stacks) = tokio::try_join!(self.dataset.profiles(), self.dataset.stacks())?;
         let runs = match &scan.at {
             None => profile_runs(&profiles, &scan.rows, scan.range),

@@ -26,6 +26,17 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// All series.
     async fn series(&self) -> Result<Arc<SeriesTable>, Error>;
 
+    /// Whether there are only sums of stack traces by buckets of ten minutes: trees are of [`Self::tree_range`], those of
+    /// picked profiles and samples are [`Error::Downsampled`].
+    fn is_downsampled(&self) -> bool {
+        false
+    }
+
+    /// Which profiles a tree of this range is of.
+    fn tree_range(&self, range: TimeRange) -> TimeRange {
+        if self.is_downsampled() { range.whole_buckets() } else { range }
+    }
+
     /// The profiles of these series in the range, ordered by (row, time, id); never touches samples.
     async fn profiles(&self, rows: &RowSet, range: TimeRange) -> Result<Profiles, Error>;
 

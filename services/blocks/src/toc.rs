@@ -122,11 +122,12 @@ fn check_dataset(dataset: &DatasetMeta, mut end: u64) -> Result<u64, String> {
             return Err(format!("section {} has {} rows", section_name(kind), section.rows));
         }
     }
-    for (kind, rows) in [
-        (SectionKind::Series, dataset.series),
-        (SectionKind::Profiles, dataset.profiles),
-        (SectionKind::Samples, dataset.samples),
-    ] {
+    let mut sections = vec![(SectionKind::Series, dataset.series), (SectionKind::Profiles, dataset.profiles)];
+    // What has no samples has sums by series instead.
+    if !dataset.is_downsampled() || dataset.section(SectionKind::SeriesRollup).is_none() {
+        sections.push((SectionKind::Samples, dataset.samples));
+    }
+    for (kind, rows) in sections {
         if dataset.section(kind).map(|section| section.rows) != Some(rows) {
             return Err(format!("section {} does not have the dataset's {rows} rows", section_name(kind)));
         }
@@ -173,4 +174,31 @@ pub fn section_name(kind: SectionKind) -> &'static str {
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a slice of four bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cambium_model::block::{LogId, LogRange, Offset, Partition};
+
+    use super::*;
+    use crate::testing::{Shape, random_dataset, tenant};
+    use crate::writer::{Compression, encode};
+
+    #[test]
+    fn a_dataset_without_samples_must_have_sums_by_series() {
+        let log = LogId { partition: Partition(0), log: 0 };
+        let range = LogRange { log, first: Offset(0), next: Offset(1) };
+        let read = |keep: &dyn Fn(SectionKind) -> bool| {
+            let datasets = [random_dataset(tenant(1), 7, &Shape::dense())];
+            let mut meta = encode(&datasets, range, 1, 3, Compression::Hot).unwrap().meta;
+            meta.datasets[0].sections.retain(|section| keep(section.kind));
+            let (toc, _) = encode_toc(&meta);
+            read_toc(&meta.path, &toc, meta.size_bytes)
+        };
+        assert!(read(&|_| true).is_ok());
+        assert!(read(&|kind| kind != SectionKind::Samples).is_ok());
+        let neither = read(&|kind| !matches!(kind, SectionKind::Samples | SectionKind::SeriesRollup));
+        let error = neither.unwrap_err().to_string();
+        assert!(error.contains("section samples does not have"), "{error}");
+    }
 }

@@ -32,12 +32,15 @@ pub fn verify(path: &str, object: &Bytes) -> Result<BlockMeta, Error> {
     Ok(meta)
 }
 
+mod sums;
+
 struct DatasetCheck {
     series: Arc<SeriesTable>,
     profiles: ProfileTable,
     stacks: StackTable,
     label_sets: usize,
-    samples: Open,
+    /// None where only sums are left.
+    samples: Option<Open>,
     rollups: Vec<Rollup>,
     series_rollup: Option<(Open, SeriesBuckets)>,
 }
@@ -84,7 +87,12 @@ impl DatasetCheck {
         let (place, bytes) = part(SectionKind::Series)?;
         let series = series::decode(&place, &dataset.types, bytes)?;
         let (place, bytes) = part(SectionKind::Profiles)?;
-        let profiles = ProfileTable::decode(&place, bytes, dataset.series, dataset.samples)?;
+        let profiles = ProfileTable::decode(
+            &place,
+            bytes,
+            dataset.series,
+            (!dataset.is_downsampled()).then_some(dataset.samples),
+        )?;
         let (first, last) = profiles.time_bounds().unwrap_or((dataset.first_ns, dataset.last_ns));
         if (first, last) != (dataset.first_ns, dataset.last_ns) {
             return Err(place
@@ -122,7 +130,7 @@ impl DatasetCheck {
             let buckets = SeriesBuckets::decode(&place, bytes, dataset.series, section.rows)?;
             series_rollup = Some((open(SectionKind::SeriesRollup)?, buckets));
         }
-        let samples = open(SectionKind::Samples)?;
+        let samples = (!dataset.is_downsampled()).then(|| open(SectionKind::Samples)).transpose()?;
         Ok(Self { series, profiles, stacks, label_sets, samples, rollups, series_rollup })
     }
 
@@ -142,11 +150,15 @@ impl DatasetCheck {
         while start < columns.series.len() {
             let mut end = start;
             let mut samples = 0;
-            while end < columns.series.len() && key(end) == key(start) && samples < CHUNK_SAMPLES {
+            let chunk = if self.samples.is_some() { CHUNK_SAMPLES } else { usize::MAX };
+            while end < columns.series.len() && key(end) == key(start) && samples < chunk {
                 samples += columns.samples[end] as usize;
                 end += 1;
             }
-            self.check_profiles(start..end, &mut buckets, &mut of_series)?;
+            match &self.samples {
+                Some(open) => self.check_profiles(open, start..end, &mut buckets, &mut of_series)?,
+                None => series_seen += self.check_sums(start..end, &mut buckets)?,
+            }
             if end == columns.series.len() || key(end) != key(start) {
                 let expected = std::mem::take(&mut buckets);
                 for (rollup, seen) in self.rollups.iter().zip(&mut rollups_seen) {
@@ -175,18 +187,19 @@ impl DatasetCheck {
     /// Checks the samples of neighbouring profiles and adds them to the sums of their buckets.
     fn check_profiles(
         &self,
+        open: &Open,
         profiles: Range<usize>,
         buckets: &mut BTreeMap<i64, Sums>,
         of_series: &mut SeriesSums,
     ) -> Result<(), Error> {
         let rows = self.profiles.samples(&profiles);
         let samples = SampleColumns {
-            series: self.samples.u32("series", &rows)?,
-            times: self.samples.i64("time_ns", &rows)?,
-            stacks: self.samples.u32("stack", &rows)?,
-            values: self.samples.i64("value", &rows)?,
-            label_sets: match self.samples.pages.find_column("label_set") {
-                Some(_) => self.samples.u32("label_set", &rows)?,
+            series: open.u32("series", &rows)?,
+            times: open.i64("time_ns", &rows)?,
+            stacks: open.u32("stack", &rows)?,
+            values: open.i64("value", &rows)?,
+            label_sets: match open.pages.find_column("label_set") {
+                Some(_) => open.u32("label_set", &rows)?,
                 None => vec![0; (rows.end - rows.start) as usize],
             },
         };
@@ -196,7 +209,7 @@ impl DatasetCheck {
             let within = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
             if let Err(what) = self.check_profile(profile, &samples, within.clone()) {
                 let Range { start, end } = own;
-                return Err(self.samples.pages.place.corrupt(format_args!("rows {start} to {end}: {what}")));
+                return Err(open.pages.place.corrupt(format_args!("rows {start} to {end}: {what}")));
             }
             // Before this there is no start of a bucket in 64 bits.
             if within.is_empty() || columns.time_ns[profile] < i64::MIN + ROLLUP_BUCKET_NS {
@@ -261,14 +274,7 @@ impl DatasetCheck {
             ordered.reverse();
         }
         open.check(&rows, &ordered)?;
-        let is_other = |values: Vec<i64>, own: i64| values.iter().any(|value| *value != own);
-        let series = open.u32("series", &rows)?.into_iter().map(i64::from).collect();
-        if is_other(series, i64::from(row)) || is_other(open.i64("bucket_ns", &rows)?, bucket_ns) {
-            return Err(open
-                .pages
-                .place
-                .corrupt("rows are of another series or bucket than series_buckets says"));
-        }
+        self.check_keys((row, bucket_ns), &rows)?;
         Ok(1)
     }
 }
@@ -329,7 +335,9 @@ impl Rollup {
                 let sums: Vec<_> = expected.iter().map(|(stack, (sum, _))| (*stack, *sum)).collect();
                 self.open.check(rows, &sums)?;
                 let profiles = expected.into_values().map(|(_, profiles)| profiles);
-                if !self.open.u32("profiles", rows)?.into_iter().eq(profiles) {
+                if self.open.pages.find_column("profiles").is_some()
+                    && !self.open.u32("profiles", rows)?.into_iter().eq(profiles)
+                {
                     return Err(self.open.pages.place.corrupt("counts profiles that have not the stack"));
                 }
             }

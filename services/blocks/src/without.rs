@@ -27,11 +27,13 @@ pub struct Without {
 pub(crate) struct Erased(BTreeMap<u32, Vec<TimeRange>>);
 
 impl Erased {
-    pub(crate) fn new(table: &SeriesTable, deletions: &[Deletion]) -> Self {
+    /// Whole buckets of ten minutes where no less is to be had.
+    pub(crate) fn new(table: &SeriesTable, deletions: &[Deletion], in_buckets: bool) -> Self {
         let mut erased = Self::default();
         for deletion in deletions {
+            let range = if in_buckets { deletion.range.touched_buckets() } else { deletion.range };
             for row in table.select(None, &deletion.selector).into_iter().flatten() {
-                erased.0.entry(row).or_default().push(deletion.range);
+                erased.0.entry(row).or_default().push(range);
             }
         }
         erased
@@ -58,7 +60,7 @@ impl Without {
     }
 
     async fn erased(&self) -> Result<Erased, Error> {
-        Ok(Erased::new(&*self.inner.series().await?, &self.deletions))
+        Ok(Erased::new(&*self.inner.series().await?, &self.deletions, self.inner.is_downsampled()))
     }
 }
 
@@ -117,6 +119,10 @@ fn parts(scan: &TreeScan, erased: &Erased) -> Vec<TreeScan> {
 impl Source for Without {
     async fn series(&self) -> Result<Arc<SeriesTable>, Error> {
         self.inner.series().await
+    }
+
+    fn is_downsampled(&self) -> bool {
+        self.inner.is_downsampled()
     }
 
     async fn profiles(&self, rows: &RowSet, range: TimeRange) -> Result<Profiles, Error> {

@@ -296,6 +296,7 @@ fn encode_dataset(
             duration_ns: row.duration_ns,
             period: row.period,
             total: row.total,
+            samples: rows.len() as u32,
         };
         writer.add(&new, &mut rows)?;
     }
@@ -332,7 +333,7 @@ pub(crate) fn finish_dataset(
         last_ns: encoded.last_ns,
         series: side.series.meta.rows,
         profiles: encoded.profiles.meta.rows,
-        samples: encoded.samples.meta.rows,
+        samples: encoded.samples.as_ref().map_or(0, |samples| samples.meta.rows),
         types: order.types.clone(),
         scopes,
         labels: side.labels,
@@ -342,7 +343,7 @@ pub(crate) fn finish_dataset(
         profiles_left_out: 0,
         retention_selector: None,
     };
-    let mut sections = vec![encoded.samples];
+    let mut sections: Vec<Section> = encoded.samples.into_iter().collect();
     let (rows, buckets) = encoded.series_rollup.unzip();
     sections.extend(rows);
     sections.push(encoded.rollup);

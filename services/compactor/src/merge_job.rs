@@ -30,7 +30,7 @@ use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 
 use crate::Error;
-use crate::plan::{TOP_LEVEL, is_expired, may_be_retried};
+use crate::plan::{TOP_LEVEL, is_downsampled, is_expired, may_be_retried};
 
 mod classes;
 
@@ -196,6 +196,8 @@ impl MergeJob {
         let open = |held: &Held<'_>| Input::open(Arc::clone(held.file), Arc::clone(held.block), held.index);
         let inputs = of_class.map(open).collect::<Result<Vec<_>, _>>()?;
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
+        let is_old = |input: &Input| is_downsampled(self.now_ns, &self.limits, input.meta());
+        let downsample = self.level == TOP_LEVEL && inputs.iter().all(is_old);
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
         let whole = Wanted {
@@ -203,6 +205,7 @@ impl MergeJob {
             class: class.of_rules.map(|class| (rules, class.index as usize)),
             deletions,
             level: self.level,
+            downsample,
             keep_ids,
             compression,
             stop: Some(stop),

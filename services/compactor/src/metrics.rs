@@ -22,6 +22,7 @@ pub struct CompactorMetrics {
     pub(crate) read_bytes: Family<Level, Counter>,
     pub(crate) written_bytes: Family<Level, Counter>,
     pub(crate) written_samples: Family<Level, Counter>,
+    pub(crate) dropped_samples: Counter,
     pub(crate) blocks_removed: Counter,
     pub(crate) objects_deleted: Counter,
     pub(crate) orphans_deleted: Counter,
@@ -57,6 +58,11 @@ impl CompactorMetrics {
                 new.written_bytes.clone(),
             );
             registry.register("written_samples", "Samples in blocks made", new.written_samples.clone());
+            registry.register(
+                "dropped_samples",
+                "Samples of which only sums by ten minutes are left (downsample_after_secs)",
+                new.dropped_samples.clone(),
+            );
             registry.register(
                 "blocks_removed",
                 "Blocks removed because all of them was too old",

@@ -9,7 +9,7 @@
 //! last profile. What arrives after its window has been merged is merged by itself, and again at the next level.
 //!
 //! Laws: no block is in two jobs; jobs of one name are done one after the other; a block is rewritten at most once on
-//! each level, small ones of level 3 and those with deleted profiles excepted.
+//! each level, small ones of level 3, those with deleted profiles and those whose samples are dropped excepted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub fn plan(now_ns: i64, limits: &Overrides, catalogue: &Everything) -> Vec<Job>
         let job = |(work, inputs)| Job { name: name.clone(), work, inputs };
         let mut due = days.iter().filter_map(|day| unwanted(now_ns, limits, catalogue, day));
         let due = due.by_ref().chain(days.iter().filter_map(|day| merge(now_ns, limits, day)));
-        let mut due = due.chain(days.iter().filter_map(|day| rewrite(catalogue, day)));
+        let mut due = due.chain(days.iter().filter_map(|day| rewrite(now_ns, limits, catalogue, day)));
         jobs.extend(due.next().map(job));
     }
     jobs
@@ -159,12 +159,24 @@ fn merge(now_ns: i64, limits: &Overrides, owned: &OwnedBlocks) -> Option<(Work, 
     })
 }
 
-/// A block that no merge will come by any more and that still has what a tenant has had deleted, or a deleted tenant.
-fn rewrite(catalogue: &Everything, owned: &OwnedBlocks) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
+/// Whether the dataset's samples are due to be dropped.
+pub fn is_downsampled(now_ns: i64, limits: &Overrides, dataset: &DatasetMeta) -> bool {
+    limits.of(&dataset.tenant.id).downsamples(dataset.last_ns, now_ns)
+}
+
+/// A block that no merge will come by any more and that still has what a tenant has had deleted, or a deleted tenant, or
+/// samples that are due to be dropped.
+fn rewrite(
+    now_ns: i64,
+    limits: &Overrides,
+    catalogue: &Everything,
+    owned: &OwnedBlocks,
+) -> Option<(Work, Vec<Arc<BlockMeta>>)> {
     let awaits = |dataset: &DatasetMeta| {
         let mut recorded = catalogue.deletions.get(&dataset.tenant.number).into_iter().flatten();
         catalogue.retired.contains_key(&dataset.tenant.number)
             || recorded.any(|recorded| dataset.awaits(recorded))
+            || (is_downsampled(now_ns, limits, dataset) && !dataset.is_downsampled())
     };
     let top = owned.blocks.iter().filter(|block| block.level == TOP_LEVEL);
     let mut found = top.filter(|block| block.datasets.iter().any(awaits));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cambium_metastore::catalogue::{self, Everything, Replacement};
 use cambium_metastore::leases::{Lease, RENEW_INTERVAL};
 use cambium_metastore::{Catalogue, Leases, Tenants};
+use cambium_model::block::DatasetMeta;
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::TenantNumber;
 use cambium_model::time::{DAY_NS, SECOND_NS};
@@ -226,6 +227,12 @@ impl Service {
         self.metrics.written_bytes.get_or_create(&label).inc_by(written);
         let samples = outputs.iter().flat_map(|block| &block.datasets).map(|dataset| dataset.samples);
         self.metrics.written_samples.get_or_create(&label).inc_by(samples.sum());
+        let is_left_as_sums = |input: &&DatasetMeta| {
+            let mut left = outputs.iter().flat_map(|block| &block.datasets);
+            left.any(|dataset| dataset.tenant.number == input.tenant.number && dataset.is_downsampled())
+        };
+        let datasets = job.inputs.iter().flat_map(|block| &block.datasets).filter(is_left_as_sums);
+        self.metrics.dropped_samples.inc_by(datasets.map(|dataset| dataset.samples).sum());
         tracing::info!(
             job = job.name,
             level,

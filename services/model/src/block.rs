@@ -203,7 +203,7 @@ pub struct DatasetMeta {
     pub series: u64,
     /// Rows of `profiles`.
     pub profiles: u64,
-    /// Rows of `samples`.
+    /// Rows of `samples`; 0 where they were dropped.
     pub samples: u64,
     /// Profile types present, sorted.
     pub types: Vec<ProfileType>,
@@ -246,6 +246,11 @@ impl DatasetMeta {
     pub fn awaits(&self, recorded: &RecordedDeletion) -> bool {
         let Deletion { selector, range } = &recorded.deletion;
         recorded.id > self.deletions_done && self.touches(*range) && self.may_select(selector)
+    }
+
+    /// Whether its samples were dropped: of stack traces there are sums by series and bucket.
+    pub fn is_downsampled(&self) -> bool {
+        self.section(SectionKind::Samples).is_none()
     }
 
     /// A section, if the dataset has it.

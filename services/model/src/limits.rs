@@ -45,6 +45,9 @@ pub struct TenantLimits {
     /// How long profiles of some series are kept instead, the first selector that matches counts:
     /// `[{selector: '{namespace="ci"}', retention_secs: 604800}]`.
     pub retention_rules: RetentionRules,
+    /// Age from which on only sums are kept of what is in blocks of the highest level: stack traces by series and ten minutes,
+    /// each profile's total; 0 for never. Seconds.
+    pub downsample_after_secs: u64,
     /// Labels that name a scope, first present wins.
     pub scope_labels: Vec<String>,
     /// Longest range of one query, seconds; 0 for any.
@@ -80,6 +83,7 @@ impl Default for TenantLimits {
             reject_newer_than_secs: 600,
             retention_secs: 30 * 86_400,
             retention_rules: RetentionRules::default(),
+            downsample_after_secs: 0,
             scope_labels: ["service_name", "container", "job", "systemd_unit", "comm"]
                 .map(String::from)
                 .to_vec(),

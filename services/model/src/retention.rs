@@ -97,6 +97,14 @@ impl TenantLimits {
         }
     }
 
+    /// Whether profiles of this time and before are old enough now for samples to be dropped; both in nanoseconds since the
+    /// Unix epoch.
+    pub fn downsamples(&self, time_ns: i64, now_ns: i64) -> bool {
+        let after_ns =
+            i64::try_from(self.downsample_after_secs).unwrap_or(i64::MAX).saturating_mul(SECOND_NS);
+        after_ns > 0 && time_ns < now_ns.saturating_sub(after_ns)
+    }
+
     /// Whether some profile of the dataset is still wanted.
     pub fn keeps_dataset(&self, dataset: &DatasetMeta, now_ns: i64) -> bool {
         self.keeps(dataset.retention_selector.as_deref(), dataset.last_ns, now_ns)

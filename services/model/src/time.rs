@@ -1,6 +1,6 @@
 //! Instants and ranges of time, in nanoseconds since the Unix epoch.
 
-use chrono::DateTime;
+use chrono::{DateTime, SecondsFormat};
 
 /// Nanoseconds in a second.
 pub const SECOND_NS: i64 = 1_000_000_000;
@@ -42,6 +42,19 @@ impl TimeRange {
         first_ns < self.end_ns && self.start_ns <= last_ns
     }
 
+    /// The rollup buckets that begin inside, as a range: what is asked of sums by bucket. One that begins with the last
+    /// instant does not count, so that a range up to and with a full hour ends there.
+    pub fn whole_buckets(&self) -> Self {
+        let start_ns = bucket_end(self.start_ns);
+        Self { start_ns, end_ns: bucket_end(self.end_ns.saturating_sub(1)).max(start_ns) }
+    }
+
+    /// The rollup buckets that it touches, as a range.
+    pub fn touched_buckets(&self) -> Self {
+        let start_ns = self.start_ns.checked_sub(self.start_ns.rem_euclid(ROLLUP_BUCKET_NS));
+        Self { start_ns: start_ns.unwrap_or(i64::MIN), end_ns: bucket_end(self.end_ns) }
+    }
+
     /// Whether the whole closed interval lies inside.
     pub fn covers(&self, first_ns: i64, last_ns: i64) -> bool {
         self.start_ns <= first_ns && last_ns < self.end_ns
@@ -53,9 +66,19 @@ pub fn bucket_start(time_ns: i64) -> i64 {
     time_ns.div_euclid(ROLLUP_BUCKET_NS) * ROLLUP_BUCKET_NS
 }
 
+/// The first bucket's start that does not come before this instant.
+fn bucket_end(time_ns: i64) -> i64 {
+    time_ns.checked_add(ROLLUP_BUCKET_NS - 1).map_or(i64::MAX, bucket_start)
+}
+
 /// Start of the wider bucket that holds this instant.
 pub fn coarse_bucket_start(time_ns: i64) -> i64 {
     time_ns.div_euclid(COARSE_BUCKET_NS) * COARSE_BUCKET_NS
+}
+
+/// An instant as RFC 3339, to the nanosecond where that is needed.
+pub fn format(time_ns: i64) -> String {
+    DateTime::from_timestamp_nanos(time_ns).to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Why a text is not an instant.
@@ -152,6 +175,33 @@ mod tests {
         assert!(range.contains(10) && !range.contains(20));
         assert!(range.covers(10, 19) && !range.covers(10, 20));
         assert!(range.touches(0, 10) && range.touches(19, 99) && !range.touches(20, 30));
+    }
+
+    #[test]
+    fn ranges_are_rounded_to_buckets() {
+        const W: i64 = ROLLUP_BUCKET_NS;
+        let cases = [
+            ((0, W), (0, W), (0, W)),
+            ((0, W + 1), (0, W), (0, 2 * W)),
+            ((1, W), (W, W), (0, W)),
+            ((1, 2 * W + 2), (W, 3 * W), (0, 3 * W)),
+            ((-W - 1, -1), (-W, 0), (-2 * W, 0)),
+            ((5, 6), (W, W), (0, W)),
+        ];
+        for (range, begun, touched) in cases {
+            let range = TimeRange::new(range.0, range.1);
+            assert_eq!(range.whole_buckets(), TimeRange::new(begun.0, begun.1), "{range:?}");
+            assert_eq!(range.touched_buckets(), TimeRange::new(touched.0, touched.1), "{range:?}");
+        }
+        assert_eq!(TimeRange::ALL.whole_buckets().end_ns, i64::MAX);
+        assert_eq!(TimeRange::ALL.touched_buckets(), TimeRange::ALL);
+    }
+
+    #[test]
+    fn instants_are_written_as_they_are_read() {
+        for text in ["2026-01-02T15:04:05Z", "1969-12-31T23:59:59.999999999Z"] {
+            assert_eq!(format(parse(text).unwrap()), text);
+        }
     }
 
     #[test]

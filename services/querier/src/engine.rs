@@ -61,7 +61,7 @@ pub(crate) mod oracle;
 use merge::Env;
 use partial_trees::PartialTrees;
 use range::Steps;
-use selection::Selected;
+use selection::{Counted, Selected};
 pub(crate) use selection::{SOURCES_AT_ONCE, push_row, run};
 use sources::{Question, Sources};
 use stages::{Stage, Stages};
@@ -121,7 +121,7 @@ impl Querier {
         let run = async {
             let sources = self.open_merge(&env, query).await?;
             let mut merged = merge::merge(&env, &sources, query).await?;
-            merged.stats = cost(&sources, &env);
+            merged.stats = Stats { resolution_secs: merged.stats.resolution_secs, ..cost(&sources, &env) };
             merged.plan = sources.explain();
             Ok(merged)
         };
@@ -134,7 +134,7 @@ impl Querier {
         let run = async {
             let sources = self.open_pick(&env, query, Wants::Samples).await?;
             let mut merged = merge::merge_samples(&env, &sources, query).await?;
-            merged.stats = cost(&sources, &env);
+            merged.stats = Stats { resolution_secs: merged.stats.resolution_secs, ..cost(&sources, &env) };
             Ok(merged)
         };
         self.answer(Shape::samples, &query.tenant, run, |merged| &merged.stats).await
@@ -307,12 +307,12 @@ fn cost(sources: &Sources, env: &Env) -> Stats {
 /// position.
 async fn fold_profiles<S: Send + 'static>(
     selected: &[Selected],
-    range: TimeRange,
+    counted: Counted,
     stages: &Stages,
     mut sums: S,
     add: impl Fn(&mut S, usize, &Selected, &Profiles) -> Result<(), Error> + Copy + Send + 'static,
 ) -> Result<S, Error> {
-    let mut profiles = std::pin::pin!(selection::profiles(selected, range));
+    let mut profiles = std::pin::pin!(selection::profiles(selected, counted));
     let mut index = 0;
     while let Some((one, profiles)) = stages.time(Stage::Scan, profiles.try_next()).await? {
         let fold = off_loop(profiles.series.len(), move || {

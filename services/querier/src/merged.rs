@@ -238,6 +238,8 @@ pub struct Stats {
     pub bytes: u64,
     /// Bytes of blocks that were needed, cached ones included.
     pub bytes_needed: u64,
+    /// What times are rounded to in sums of stack traces, because samples were dropped; 0 where they are exact. Seconds.
+    pub resolution_secs: u64,
     /// Rows read: samples, rollups and profiles.
     pub rows: u64,
     /// Where the time went.

@@ -68,6 +68,8 @@ pub struct MergeQuery {
     pub fold_by: FoldBy,
     /// One tree per combination of these labels' values; one tree in all when empty.
     pub by: Vec<String>,
+    /// Whether every profile must count by its own time, and none by that of its ten minutes.
+    pub exact: bool,
 }
 
 /// Profile values over time.

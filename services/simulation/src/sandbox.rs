@@ -51,6 +51,12 @@ impl Sandbox {
         sandbox
     }
 
+    /// The same folder, for servers that get other arguments.
+    pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        self
+    }
+
     /// The data folder.
     pub fn data_dir(&self) -> &Path {
         self.folder.path()

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::reader::column::Cursor;
 use crate::reader::pages::{Pages, Parsed, tail_guess};
 use crate::reader::place::Place;
+use crate::reader::rollup::SeriesBuckets;
 use crate::reader::unpack::Value;
 use crate::reader::{series, side};
 use crate::series_table::SeriesTable;
@@ -64,6 +65,25 @@ impl Input {
     /// What the catalogue says of it.
     pub fn meta(&self) -> &DatasetMeta {
         &self.block.datasets[self.index]
+    }
+
+    /// The section that has the values of stacks, and the column of values: samples, or what is left of them.
+    pub(super) fn values(&self) -> (SectionKind, &'static str) {
+        if self.meta().is_downsampled() {
+            (SectionKind::SeriesRollup, "sum")
+        } else {
+            (SectionKind::Samples, "value")
+        }
+    }
+
+    /// Where the rows of each series and bucket lie, if those are what it has.
+    pub(super) fn buckets(&self) -> Result<Option<SeriesBuckets>, Error> {
+        if !self.meta().is_downsampled() {
+            return Ok(None);
+        }
+        let place = self.place(SectionKind::SeriesBuckets)?;
+        let rows = self.place(SectionKind::SeriesRollup)?.section.rows;
+        SeriesBuckets::decode(&place, self.whole(&place)?, self.meta().series, rows).map(Some)
     }
 
     pub(super) fn has(&self, kind: SectionKind) -> bool {

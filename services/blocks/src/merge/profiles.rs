@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use cambium_model::block::SectionKind;
 use cambium_model::profile::ProfileId;
+use cambium_model::time::bucket_start;
 
 use super::input::{Column, Input, PagedSection};
 use super::series::{NONE, Union};
 use crate::Error;
+use crate::reader::rollup::SeriesBuckets;
 
 /// Profiles read at a time.
 const BATCH_ROWS: u64 = 4_096;
@@ -24,14 +25,15 @@ pub(super) struct Profile {
     pub(super) duration_ns: i64,
     pub(super) period: i64,
     pub(super) total: i64,
-    /// Its first row of `samples`, and how many it has.
-    pub(super) first_sample: u64,
+    /// How many samples it has or had.
     pub(super) samples: u32,
+    /// The rows of its samples; where those were dropped the first profile of each series and bucket has the bucket's.
+    pub(super) rows: (u64, u64),
 }
 
 impl Profile {
     pub(super) fn rows(&self) -> Range<u64> {
-        self.first_sample..self.first_sample + u64::from(self.samples)
+        self.rows.0..self.rows.1
     }
 }
 
@@ -41,14 +43,17 @@ pub(super) struct Profiles<'a> {
     /// Rows of the input's series in the union.
     rows: &'a [u32],
     union: &'a Union,
-    /// Rows of `samples`.
-    samples: u64,
+    /// How many rows values have.
+    values: u64,
+    /// Where values are sums by bucket, the buckets, and how many have been given to profiles.
+    buckets: Option<(SeriesBuckets, usize)>,
     columns: Columns<'a>,
     batch: Batch,
     /// Position in the batch.
     at: usize,
     next_row: u64,
-    first_sample: u64,
+    /// The first value of the next profile.
+    first_value: u64,
 }
 
 struct Columns<'a> {
@@ -85,7 +90,8 @@ impl<'a> Profiles<'a> {
             section,
             rows: &union.rows[place],
             union,
-            samples: input.meta().section(SectionKind::Samples).map_or(0, |section| section.rows),
+            values: input.place(input.values().0)?.section.rows,
+            buckets: input.buckets()?.map(|buckets| (buckets, 0)),
             columns: Columns {
                 series: section.column("series")?,
                 time_ns: section.column("time_ns")?,
@@ -98,7 +104,7 @@ impl<'a> Profiles<'a> {
             batch: Batch::default(),
             at: 0,
             next_row: 0,
-            first_sample: 0,
+            first_value: 0,
         })
     }
 
@@ -114,6 +120,23 @@ impl<'a> Profiles<'a> {
             return corrupt("a profile is of no series");
         };
         let (time_ns, samples) = (batch.time_ns[at], batch.samples[at] as u32);
+        let first_value = self.first_value;
+        let values = match &mut self.buckets {
+            None => u64::from(samples),
+            Some((buckets, given)) => {
+                let key = (input_series, bucket_start(time_ns));
+                let next = |given: usize| (given < buckets.len()).then(|| buckets.key(given));
+                if next(*given).is_some_and(|next| next < key) {
+                    return corrupt("sums of a bucket are of no profile");
+                }
+                let first = *given;
+                while next(*given) == Some(key) {
+                    *given += 1;
+                }
+                let rows = buckets.rows(&(first..*given));
+                rows.end - rows.start
+            }
+        };
         let profile = Profile {
             input_series,
             series: Some(*row).filter(|row| *row != NONE && !self.union.erased.has(*row, time_ns)),
@@ -122,11 +145,11 @@ impl<'a> Profiles<'a> {
             duration_ns: batch.duration_ns[at],
             period: batch.period[at],
             total: batch.total[at],
-            first_sample: self.first_sample,
             samples,
+            rows: (first_value, first_value + values),
         };
-        self.first_sample += u64::from(samples);
-        if self.first_sample > self.samples {
+        self.first_value += values;
+        if self.first_value > self.values {
             return corrupt("profiles have more samples than there are");
         }
         self.at += 1;

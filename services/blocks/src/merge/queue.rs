@@ -25,15 +25,12 @@ pub(super) struct Numbers {
 /// The sections of an input that are read along.
 pub(super) struct Sections {
     profiles: PagedSection,
-    samples: PagedSection,
+    values: PagedSection,
 }
 
 impl Sections {
     pub(super) fn open(input: &Input) -> Result<Self, Error> {
-        Ok(Self {
-            profiles: input.paged(SectionKind::Profiles)?,
-            samples: input.paged(SectionKind::Samples)?,
-        })
+        Ok(Self { profiles: input.paged(SectionKind::Profiles)?, values: input.paged(input.values().0)? })
     }
 }
 
@@ -49,7 +46,7 @@ pub(super) struct Queue<'a> {
 }
 
 struct Reader<'a> {
-    samples: &'a PagedSection,
+    section: &'a PagedSection,
     profiles: Profiles<'a>,
     head: Option<Profile>,
     stack: Column<'a, i32>,
@@ -73,15 +70,15 @@ impl<'a> Queue<'a> {
             sets: Vec::new(),
         };
         for (place, (input, held)) in inputs.iter().zip(sections).enumerate() {
-            let samples = &held.samples;
-            let labelled = samples.has("label_set");
+            let section = &held.values;
+            let labelled = section.has("label_set");
             new.readers.push(Reader {
-                samples,
+                section,
                 profiles: Profiles::new(input, &held.profiles, union, place)?,
                 head: None,
-                stack: samples.column("stack")?,
-                value: samples.column("value")?,
-                label_set: if labelled { Some(samples.column("label_set")?) } else { None },
+                stack: section.column("stack")?,
+                value: section.column(input.values().1)?,
+                label_set: if labelled { Some(section.column("label_set")?) } else { None },
             });
             new.advance(place)?;
         }
@@ -123,7 +120,7 @@ impl<'a> Queue<'a> {
         rows.clear();
         for (stack, value) in self.stacks.iter().zip(&self.values) {
             let number = stacks.get(*stack as u32 as usize).filter(|number| **number != NONE);
-            let number = number.ok_or_else(|| reader.samples.pages.place.corrupt("a sample has no stack"))?;
+            let number = number.ok_or_else(|| reader.section.pages.place.corrupt("a sample has no stack"))?;
             rows.push((u64::from(*number) << 32, *value));
         }
         let Some(column) = &mut reader.label_set else { return Ok(()) };
@@ -131,7 +128,7 @@ impl<'a> Queue<'a> {
         column.read(profile.rows(), &mut self.sets)?;
         for ((key, _), set) in rows.iter_mut().zip(&self.sets) {
             let set = sets.get(*set as u32 as usize);
-            let set = set.ok_or_else(|| reader.samples.pages.place.corrupt("a sample has no label set"))?;
+            let set = set.ok_or_else(|| reader.section.pages.place.corrupt("a sample has no label set"))?;
             *key |= u64::from(*set);
         }
         Ok(())

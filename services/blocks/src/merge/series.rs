@@ -36,7 +36,8 @@ impl Union {
             let others = class.map(|(rules, index)| others(&input.series, rules, index));
             new.add(&input.series, wanted, others.as_deref(), &mut by_labels, &hasher);
         }
-        new.erased = Erased::new(&new.table, wanted.deletions);
+        let in_buckets = inputs.iter().any(|input| input.meta().is_downsampled());
+        new.erased = Erased::new(&new.table, wanted.deletions, in_buckets);
         new
     }
 

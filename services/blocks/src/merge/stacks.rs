@@ -142,7 +142,7 @@ impl Merged {
     fn count(&mut self, input: &Input, union: &Union, place: usize) -> Result<(), Error> {
         let section = input.paged(SectionKind::Profiles)?;
         let mut profiles = Profiles::new(input, &section, union, place)?;
-        let samples = input.paged(SectionKind::Samples)?;
+        let samples = input.paged(input.values().0)?;
         let mut column = samples.column::<i32>("stack")?;
         let mut sets =
             if samples.has("label_set") { Some(samples.column::<i32>("label_set")?) } else { None };

@@ -123,7 +123,8 @@ impl Dataset {
         let load = Box::pin(async {
             let place = self.place(SectionKind::Profiles)?;
             let bytes = self.section(&place).await?;
-            let (series, samples) = (self.meta().series, self.meta().samples);
+            let samples = self.meta().section(SectionKind::Samples).map(|section| section.rows);
+            let series = self.meta().series;
             offload(move |_| ProfileTable::decode(&place, bytes, series, samples)).await
         });
         self.cache.part(&self.key, Part::Profiles, load).await

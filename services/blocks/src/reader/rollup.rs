@@ -66,9 +66,11 @@ impl RollupIndex {
     }
 }
 
-/// The rows of each series' buckets.
+/// The rows of each series' buckets. Where there are no samples, several buckets may be of one series and time: together
+/// they are what does not fit one.
 #[derive(Debug)]
 pub(crate) struct SeriesBuckets {
+    series: Vec<u32>,
     /// The first bucket of each series, and after the last one their number.
     starts: Vec<usize>,
     pub(crate) bucket_ns: Vec<i64>,
@@ -78,7 +80,7 @@ pub(crate) struct SeriesBuckets {
 
 impl Weigh for SeriesBuckets {
     fn weight(&self) -> usize {
-        self.starts.len() * 8 + self.bucket_ns.len() * 16
+        self.starts.len() * 8 + self.bucket_ns.len() * 20
     }
 }
 
@@ -86,7 +88,7 @@ impl SeriesBuckets {
     pub(crate) fn decode(place: &Place, bytes: Bytes, series: u64, rows: u64) -> Result<Self, Error> {
         let table = Table::open(place, bytes)?;
         let (series_of, bucket_ns) = (table.u32("series")?, table.i64("bucket_ns")?);
-        if !series_of.iter().zip(&bucket_ns).is_sorted_by(|a, b| a < b) {
+        if !series_of.iter().zip(&bucket_ns).is_sorted() {
             return Err(place.corrupt("is not sorted by series and bucket"));
         }
         if series_of.last().is_some_and(|last| u64::from(*last) >= series) {
@@ -106,7 +108,17 @@ impl SeriesBuckets {
             starts.resize(*row as usize + 1, bucket);
         }
         starts.resize(series as usize + 1, series_of.len());
-        Ok(Self { starts, bucket_ns, first_row })
+        Ok(Self { series: series_of, starts, bucket_ns, first_row })
+    }
+
+    /// How many buckets there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bucket_ns.len()
+    }
+
+    /// The series of a bucket, and its start.
+    pub(crate) fn key(&self, bucket: usize) -> (u32, i64) {
+        (self.series[bucket], self.bucket_ns[bucket])
     }
 
     /// The buckets of a series.

@@ -35,7 +35,13 @@ impl Weigh for ProfileTable {
 }
 
 impl ProfileTable {
-    pub(crate) fn decode(place: &Place, bytes: Bytes, series: u64, samples: u64) -> Result<Self, Error> {
+    /// `samples` is how many there are, if there still are any.
+    pub(crate) fn decode(
+        place: &Place,
+        bytes: Bytes,
+        series: u64,
+        samples: Option<u64>,
+    ) -> Result<Self, Error> {
         let table = Table::open(place, bytes)?;
         let has_ids = table.has("profile_id");
         let columns = Profiles {
@@ -66,7 +72,7 @@ impl ProfileTable {
             next += u64::from(*count);
             first_sample.push(next);
         }
-        if next != samples {
+        if let Some(samples) = samples.filter(|samples| *samples != next) {
             return Err(place.corrupt(format_args!("profiles have {next} samples, not {samples}")));
         }
         let mut starts = Vec::with_capacity(series as usize + 1);

@@ -10,7 +10,7 @@ use cambium_model::block::SectionKind;
 use cambium_model::time::coarse_bucket_start;
 use parquet::errors::Result;
 
-use super::Compression;
+use super::samples::{Form, Rollups};
 use super::section::{Column, ROW_GROUP_ROWS_MAX, Section, SectionWriter, Shape, Values, zstd};
 use super::spool::Scratch;
 use super::stacks::Stacks;
@@ -52,16 +52,10 @@ impl Bucket {
 }
 
 impl<'a> Rollup<'a> {
-    /// Without wider buckets where `coarse` is not set.
-    pub(super) fn new(
-        stacks: &'a Stacks,
-        compression: Compression,
-        coarse: bool,
-        scratch: &Scratch,
-    ) -> Result<Self> {
-        let coarse = coarse.then(|| Rows::new(SectionKind::CoarseRollup, compression, scratch));
+    pub(super) fn new(stacks: &'a Stacks, form: Form, scratch: &Scratch) -> Result<Self> {
+        let coarse = form.rollups.has_wider().then(|| Rows::new(SectionKind::CoarseRollup, form, scratch));
         Ok(Self {
-            fine: Rows::new(SectionKind::Rollup, compression, scratch)?,
+            fine: Rows::new(SectionKind::Rollup, form, scratch)?,
             coarse: coarse.transpose()?,
             stacks,
             current: None,
@@ -148,6 +142,8 @@ fn sum(parts: &[(i64, Bucket)]) -> Bucket {
 /// Rows of one of the sections, a row group of them at a time.
 struct Rows {
     section: SectionWriter,
+    /// Whether it says how many profiles have a stack: without samples nobody could tell any more.
+    counts: bool,
     profile_type: Vec<i32>,
     scope: Vec<i32>,
     bucket_ns: Vec<i64>,
@@ -157,16 +153,21 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(kind: SectionKind, compression: Compression, scratch: &Scratch) -> Result<Self> {
-        let columns = [
+    fn new(kind: SectionKind, form: Form, scratch: &Scratch) -> Result<Self> {
+        let compression = form.compression;
+        let mut columns = vec![
             Column::new("profile_type", Shape::Dictionary32, zstd(1)),
             Column::new("scope", Shape::Dictionary32, zstd(1)),
             Column::new("bucket_ns", Shape::Dictionary64, zstd(1)),
             Column::new("stack", Shape::Delta32, compression.stacks()),
             Column::new("sum", Shape::Dictionary64, compression.values()),
-            Column::new("profiles", Shape::Delta32, zstd(1)),
         ];
+        let counts = form.rollups != Rollups::Alone;
+        if counts {
+            columns.push(Column::new("profiles", Shape::Delta32, zstd(1)));
+        }
         Ok(Self {
+            counts,
             section: SectionWriter::new(kind, &columns, scratch)?,
             profile_type: Vec::new(),
             scope: Vec::new(),
@@ -200,17 +201,17 @@ impl Rows {
     }
 
     fn end_row_group(&mut self) -> Result<()> {
-        self.section.write(
-            self.stack.len(),
-            &[
-                Values::U32(&self.profile_type),
-                Values::U32(&self.scope),
-                Values::I64(&self.bucket_ns),
-                Values::U32(&self.stack),
-                Values::I64(&self.sum),
-                Values::U32(&self.profiles),
-            ],
-        )?;
+        let mut values = vec![
+            Values::U32(&self.profile_type),
+            Values::U32(&self.scope),
+            Values::I64(&self.bucket_ns),
+            Values::U32(&self.stack),
+            Values::I64(&self.sum),
+        ];
+        if self.counts {
+            values.push(Values::U32(&self.profiles));
+        }
+        self.section.write(self.stack.len(), &values)?;
         self.profile_type.clear();
         self.scope.clear();
         self.bucket_ns.clear();

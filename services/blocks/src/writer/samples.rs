@@ -1,4 +1,4 @@
-//! The sections `profiles` and `samples`, and on the way the rollups: profiles come in, in the block's order, and are
+//! The sections `profiles` and `samples` (unless only sums are kept), and on the way the rollups: profiles come in, in the block's order, and are
 //! written a row group at a time, so that a block of any size needs little memory.
 
 use cambium_model::block::SectionKind;
@@ -33,6 +33,8 @@ pub(crate) enum Rollups {
     Series,
     /// Those, and by wider buckets.
     All,
+    /// All, those by series whatever they take; and no samples.
+    Alone,
 }
 
 impl Rollups {
@@ -43,6 +45,11 @@ impl Rollups {
             1 | 2 => Self::Series,
             _ => Self::All,
         }
+    }
+
+    /// Whether wider buckets are among them.
+    pub(super) fn has_wider(self) -> bool {
+        matches!(self, Self::All | Self::Alone)
     }
 }
 
@@ -60,13 +67,16 @@ pub(crate) struct NewProfile {
     pub(crate) duration_ns: i64,
     pub(crate) period: i64,
     pub(crate) total: i64,
+    /// How many samples it has or had.
+    pub(crate) samples: u32,
 }
 
 /// The sections that hold profiles and their samples, and what the catalogue says of them.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) profiles: Section,
-    pub(crate) samples: Section,
+    /// None where only sums are kept.
+    pub(crate) samples: Option<Section>,
     pub(crate) rollup: Section,
     pub(crate) coarse_rollup: Option<Section>,
     /// The rows, and how many each bucket has.
@@ -78,11 +88,12 @@ pub(crate) struct Encoded {
 /// Writes profiles with their samples.
 pub(crate) struct ProfileWriter<'a> {
     profiles: Profiles,
-    samples: Samples,
+    samples: Option<Samples>,
     rollup: Rollup<'a>,
     series_rollup: Option<SeriesRollup<'a>>,
-    /// Profiles so far.
+    /// Profiles so far, and the samples they have or had.
     written: usize,
+    first_sample: u64,
     current_type: Option<u32>,
     times: Option<(i64, i64)>,
 }
@@ -90,13 +101,16 @@ pub(crate) struct ProfileWriter<'a> {
 impl<'a> ProfileWriter<'a> {
     pub(crate) fn new(stacks: &'a Stacks, form: Form, scratch: &Scratch) -> Result<Self> {
         let by_series = form.rollups != Rollups::Few;
-        let by_series = by_series.then(|| SeriesRollup::new(stacks, form.compression, scratch));
+        let alone = form.rollups == Rollups::Alone;
+        let by_series = by_series.then(|| SeriesRollup::new(stacks, alone, form.compression, scratch));
+        let samples = (!alone).then(|| Samples::new(form, scratch));
         Ok(Self {
             profiles: Profiles::new(form.keep_ids, scratch)?,
-            samples: Samples::new(form, scratch)?,
-            rollup: Rollup::new(stacks, form.compression, form.rollups == Rollups::All, scratch)?,
+            samples: samples.transpose()?,
+            rollup: Rollup::new(stacks, form, scratch)?,
             series_rollup: by_series.transpose()?,
             written: 0,
+            first_sample: 0,
             current_type: None,
             times: None,
         })
@@ -106,7 +120,7 @@ impl<'a> ProfileWriter<'a> {
     /// any order, which is changed.
     pub(crate) fn add(&mut self, profile: &NewProfile, rows: &mut [(u64, i64)]) -> Result<()> {
         if self.current_type.replace(profile.type_index).is_some_and(|before| before != profile.type_index) {
-            self.samples.end_row_group()?;
+            self.samples.as_mut().map_or(Ok(()), Samples::end_row_group)?;
         }
         rows.sort_unstable_by_key(|(key, _)| *key);
         // Up and down in turn: a step from the last stack of a profile back to the first of the next would be the
@@ -123,10 +137,14 @@ impl<'a> ProfileWriter<'a> {
                 self.series_rollup = None;
             }
         }
-        self.profiles.add(profile, rows.len(), self.samples.written)?;
+        self.profiles.add(profile, self.first_sample)?;
+        self.first_sample += u64::from(profile.samples);
         let (first_ns, last_ns) = self.times.unwrap_or((profile.time_ns, profile.time_ns));
         self.times = Some((first_ns.min(profile.time_ns), last_ns.max(profile.time_ns)));
-        self.samples.add(profile.series, profile.time_ns, rows)
+        match &mut self.samples {
+            Some(samples) => samples.add(profile.series, profile.time_ns, rows),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn finish(self) -> Result<Encoded> {
@@ -135,7 +153,7 @@ impl<'a> ProfileWriter<'a> {
         let by_series = self.series_rollup.map(SeriesRollup::finish).transpose()?;
         Ok(Encoded {
             profiles: self.profiles.finish()?,
-            samples: self.samples.finish()?,
+            samples: self.samples.map(Samples::finish).transpose()?,
             rollup,
             coarse_rollup,
             series_rollup: by_series.flatten(),
@@ -188,7 +206,7 @@ impl Profiles {
         })
     }
 
-    fn add(&mut self, profile: &NewProfile, samples: usize, first_sample: u64) -> Result<()> {
+    fn add(&mut self, profile: &NewProfile, first_sample: u64) -> Result<()> {
         if self.series.len() == ROW_GROUP_ROWS_MAX {
             self.end_row_group()?;
         }
@@ -197,7 +215,7 @@ impl Profiles {
         self.duration_ns.push(profile.duration_ns);
         self.period.push(profile.period);
         self.total.push(profile.total);
-        self.samples.push(samples as i32);
+        self.samples.push(profile.samples as i32);
         self.first_sample.push(first_sample as i64);
         if self.keep_ids {
             self.ids.push(profile.id.0);
@@ -241,8 +259,6 @@ impl Profiles {
 struct Samples {
     section: SectionWriter,
     labelled: bool,
-    /// Samples so far, in all row groups.
-    written: u64,
     series: Vec<i32>,
     time_ns: Vec<i64>,
     stack: Vec<i32>,
@@ -265,7 +281,6 @@ impl Samples {
         Ok(Self {
             section: SectionWriter::new(SectionKind::Samples, &columns, scratch)?,
             labelled,
-            written: 0,
             series: Vec::new(),
             time_ns: Vec::new(),
             stack: Vec::new(),
@@ -287,7 +302,6 @@ impl Samples {
         if self.labelled {
             self.label_set.extend(rows.iter().map(|(key, _)| *key as i32));
         }
-        self.written += rows.len() as u64;
         Ok(())
     }
 

@@ -99,6 +99,7 @@ fn label<'a>(name: &'a str, column: &LabelColumn, order: &Order) -> Label<'a> {
 }
 
 /// The sample labels in use, and each old set's place among them: the empty set is 0, the others sorted.
+#[derive(Default)]
 pub(crate) struct LabelSets<'a> {
     sets: Vec<&'a SampleLabels>,
     pub(crate) places: Vec<u32>,

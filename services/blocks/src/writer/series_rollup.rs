@@ -30,12 +30,20 @@ pub(super) struct SeriesRollup<'a> {
     touched: Vec<u32>,
     /// A sum did not fit 64 bits: the bucket gets no rollup, and queries read its samples.
     overflowed: bool,
+    /// There will be no samples to read: the sections are kept whatever they take, and a sum that does not fit goes on in
+    /// another bucket of the same time.
+    alone: bool,
     samples: u64,
     written: u64,
 }
 
 impl<'a> SeriesRollup<'a> {
-    pub(super) fn new(stacks: &'a Stacks, compression: Compression, scratch: &Scratch) -> Result<Self> {
+    pub(super) fn new(
+        stacks: &'a Stacks,
+        alone: bool,
+        compression: Compression,
+        scratch: &Scratch,
+    ) -> Result<Self> {
         Ok(Self {
             stacks,
             rows: Rows::new(compression, scratch)?,
@@ -45,6 +53,7 @@ impl<'a> SeriesRollup<'a> {
             is_touched: Vec::new(),
             touched: Vec::new(),
             overflowed: false,
+            alone,
             samples: 0,
             written: 0,
         })
@@ -72,6 +81,10 @@ impl<'a> SeriesRollup<'a> {
         for (key, value) in rows {
             let stack = (*key >> 32) as u32 - first;
             let cell = stack as usize;
+            if self.alone && self.sums[cell].checked_add(*value).is_none() {
+                self.end_bucket()?;
+                self.current = Some(current);
+            }
             if !std::mem::replace(&mut self.is_touched[cell], true) {
                 self.touched.push(stack);
             }
@@ -84,7 +97,7 @@ impl<'a> SeriesRollup<'a> {
 
     /// Whether the sums so far say that the sections will not pay.
     pub(super) fn is_vain(&self) -> bool {
-        self.samples >= TRIED_SAMPLES && !self.pays()
+        !self.alone && self.samples >= TRIED_SAMPLES && !self.pays()
     }
 
     /// Whether the sections pay.
@@ -120,7 +133,7 @@ impl<'a> SeriesRollup<'a> {
     /// The rows and the buckets, if they pay.
     pub(super) fn finish(mut self) -> Result<Option<(Section, Section)>> {
         self.end_bucket()?;
-        if !self.pays() {
+        if !self.alone && !self.pays() {
             return Ok(None);
         }
         Ok(Some((self.rows.finish()?, self.buckets.finish()?)))

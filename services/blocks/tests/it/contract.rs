@@ -36,7 +36,7 @@ fn ranges(shape: &Shape) -> impl Strategy<Value = TimeRange> + use<> {
 }
 
 /// Small and varied, or dense.
-fn shapes() -> impl Strategy<Value = (Shape, TimeRange)> {
+pub fn shapes() -> impl Strategy<Value = (Shape, TimeRange)> {
     let varied = (0..60usize).prop_map(|profiles| Shape { profiles, ..Shape::default() });
     let shape = prop_oneof![7 => varied, 1 => Just(Shape::dense())];
     shape.prop_flat_map(|shape| {

@@ -7,6 +7,8 @@ mod contract;
 
 mod damage;
 
+mod downsampled;
+
 mod format;
 
 mod merge;

@@ -59,6 +59,7 @@ fn everything() -> Wanted<'static> {
         scopes: None,
         class: None,
         deletions: &[],
+        downsample: false,
         level: 1,
         keep_ids: true,
         compression: Compression::Cold,

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cambium_blocks::Source;
 use cambium_blocks::series_table::{RowSet, SeriesTable};
 use cambium_blocks::source::{Pick, SampleScan, TreeScan};
 use cambium_blocks::tree::{MEAN_SCALE, PartialTree, Tree};
+use cambium_blocks::{Error, Source};
 use cambium_model::labels::Labels;
 use cambium_model::profile::{Profile, ProfileId, SampleLabels};
 use cambium_model::profile_type::ProfileType;
 use cambium_model::stacktrace::{LocationId, NO_PARENT};
-use cambium_model::time::TimeRange;
+use cambium_model::time::{TimeRange, bucket_start};
 use futures::TryStreamExt;
 
 type Path = Vec<LocationId>;
@@ -82,8 +82,23 @@ impl Oracle {
         let wanted: Vec<(u32, Vec<&Held>)> =
             rows.iter().cloned().flatten().map(|row| (row, of_row(row))).collect();
         self.check_profiles(source, &rows, range, &wanted).await;
-        self.check_samples(source, &rows, range, &wanted, &table).await;
-        self.check_trees(source, &rows, range, &wanted).await;
+        if !source.is_downsampled() {
+            self.check_samples(source, &rows, range, &wanted, &table).await;
+            return self.check_trees(source, &rows, range, &wanted).await;
+        }
+        let scan = SampleScan { rows: rows.clone(), range, at: None };
+        assert!(matches!(source.samples(&scan).await.err(), Some(Error::Downsampled { .. })));
+        // A profile counts in a tree where its bucket begins in the range, and before its last instant.
+        let is_begun = |held: &&Held| {
+            let start_ns = bucket_start(held.time_ns);
+            range.start_ns <= start_ns && start_ns < range.end_ns.saturating_sub(1)
+        };
+        let of_row = |row: u32| {
+            let of_series = self.profiles.iter().filter(|held| held.series == keys[row as usize]);
+            (row, of_series.filter(is_begun).collect())
+        };
+        let wanted: Vec<(u32, Vec<&Held>)> = rows.iter().cloned().flatten().map(of_row).collect();
+        self.check_sums(source, &rows, range, &wanted).await;
     }
 
     async fn check_profiles(
@@ -185,7 +200,7 @@ impl Oracle {
         assert_eq!(got, expected);
     }
 
-    async fn check_trees(
+    async fn check_sums(
         &self,
         source: &dyn Source,
         rows: &RowSet,
@@ -213,7 +228,20 @@ impl Oracle {
             }
         }
         assert_eq!(tree(Pick::Mean(counts)).await, without_zeros(means), "mean");
+    }
 
+    async fn check_trees(
+        &self,
+        source: &dyn Source,
+        rows: &RowSet,
+        range: TimeRange,
+        wanted: &[(u32, Vec<&Held>)],
+    ) {
+        self.check_sums(source, rows, range, wanted).await;
+        let tree = async |pick| {
+            let scan = TreeScan { rows: rows.clone(), range, pick };
+            by_path(&source.tree(&scan).await.unwrap())
+        };
         let last: Vec<Option<i64>> = (0..)
             .zip(wanted)
             .map(|(i, (_, held))| held.last().filter(|_| i % 4 != 3).map(|held| held.time_ns))

@@ -12,6 +12,7 @@ use cambium_model::profile::SampleLabelValue;
 use cambium_model::stacktrace::NO_PARENT;
 use cambium_model::time::TimeRange;
 
+use crate::downsampled::downsampled;
 use crate::store::{block, run, sources};
 
 /// The Python that `make test` has given pyarrow, or the system's where that has it.
@@ -84,8 +85,9 @@ fn pyarrow_reads_the_same() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/read_block.py");
     let random = |number, shape| random_dataset(tenant(number), u64::from(number), shape);
     let datasets = [random(1, &Shape::default()), random(2, &Shape::dense())];
-    for (level, compression) in [(0, Compression::Hot), (3, Compression::Cold)] {
-        let block = block(&datasets, level, compression);
+    let hot = block(&datasets, 0, Compression::Hot);
+    let sums = downsampled(std::slice::from_ref(&hot), &[], true).unwrap();
+    for block in [hot, block(&datasets, 3, Compression::Cold), sums] {
         let mut expected = run(async {
             let mut lines = Vec::new();
             for (source, dataset) in sources(&block).await.iter().zip(&block.meta.datasets) {

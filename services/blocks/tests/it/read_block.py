@@ -70,7 +70,7 @@ def read_sections(block, dataset):
     tables = {}
     for section in map(fields, dataset[11]):
         kind, offset, length, rows = (section[number][0] if section[number] else 0 for number in range(1, 5))
-        table = pq.read_table(pa.BufferReader(block[offset:offset + length]))
+        table = pq.read_table(pa.BufferReader(block[offset:offset + length]), use_threads=False)
         assert table.num_rows == rows, SECTIONS[kind]
         tables[SECTIONS[kind]] = {name: table.column(name).to_pylist() for name in table.column_names}
     return tables
@@ -114,6 +114,24 @@ def check_series_rollup(tables):
     assert keys == [key for rows in ordered for key in rows]
 
 
+def check_sums(tables):
+    """Where there are no samples, the sums of each (series, bucket) are the totals of its profiles."""
+    profiles, rollup, buckets = tables["profiles"], tables["series_rollup"], tables["series_buckets"]
+    assert list(zip(buckets["series"], buckets["bucket_ns"])) == sorted(zip(buckets["series"], buckets["bucket_ns"]))
+    assert sum(buckets["rows"]) == len(rollup["stack"])
+    totals, sums, scopes = collections.Counter(), collections.Counter(), collections.Counter()
+    for of, time_ns, total in zip(profiles["series"], profiles["time_ns"], profiles["total"]):
+        totals[of, time_ns // BUCKET_NS * BUCKET_NS] += total
+    for of, bucket_ns, stack, value in zip(*(rollup[name] for name in ("series", "bucket_ns", "stack", "sum"))):
+        sums[of, bucket_ns] += value
+        series = tables["series"]
+        scopes[series["profile_type"][of], series["scope"][of], bucket_ns, stack] += value
+    assert {key: sum for key, sum in totals.items() if sum} == {key: sum for key, sum in sums.items() if sum}
+    rollup = tables["rollup"]
+    keys = zip(rollup["profile_type"], rollup["scope"], rollup["bucket_ns"], rollup["stack"])
+    assert dict(zip(keys, rollup["sum"])) == dict(scopes) and "profiles" not in rollup
+
+
 def sums_by(tables, bucket_ns, of_series):
     samples = tables["samples"]
     sums, profiles = collections.Counter(), collections.defaultdict(set)
@@ -138,12 +156,17 @@ def path(tables, node):
 def describe(block, dataset):
     tenant, types = text(dataset, 1), [profile_type(fields(message)) for message in dataset[8]]
     tables = read_sections(block, dataset)
-    check_profiles(tables)
-    check_rollup(tables, "rollup", BUCKET_NS)
-    if "rollup_2h" in tables:
-        check_rollup(tables, "rollup_2h", 12 * BUCKET_NS)
-    if "series_rollup" in tables:
-        check_series_rollup(tables)
+    if "samples" in tables:
+        summed, column = tables["samples"], "value"
+        check_profiles(tables)
+        check_rollup(tables, "rollup", BUCKET_NS)
+        if "rollup_2h" in tables:
+            check_rollup(tables, "rollup_2h", 12 * BUCKET_NS)
+        if "series_rollup" in tables:
+            check_series_rollup(tables)
+    else:
+        summed, column = tables["series_rollup"], "sum"
+        check_sums(tables)
     series = tables["series"]
     names = sorted(name.removeprefix("label.") for name in series if name.startswith("label."))
     profiles, totals = collections.Counter(), collections.Counter()
@@ -155,10 +178,10 @@ def describe(block, dataset):
         labels = ",".join(f'{name}="{value}"' for name, value in values if value is not None)
         yield f"series {tenant} {types[series['profile_type'][row]]} {{{labels}}} {profiles[row]} {totals[row]}"
     sums = collections.Counter()
-    for row, stack in enumerate(tables["samples"]["stack"]):
-        of = tables["samples"]["series"][row]
+    for row, stack in enumerate(summed["stack"]):
+        of = summed["series"][row]
         key = (types[series["profile_type"][of]], path(tables, tables["stacks"]["node"][stack]))
-        sums[key] += tables["samples"]["value"][row]
+        sums[key] += summed[column][row]
     for (kind, stack), value in sums.items():
         yield f"stack {tenant} {kind} {stack} {value}"
     label_sets = tables.get("label_sets", {"label_set": []})

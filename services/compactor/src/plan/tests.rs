@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use cambium_model::block::{LogId, LogRange, Offset, Partition};
+use cambium_model::block::{LogId, LogRange, Offset, Partition, SectionKind, SectionMeta};
 use cambium_model::limits::TenantLimits;
 use cambium_model::tenant::{Tenant, TenantId};
 
@@ -25,7 +25,7 @@ fn dataset(number: u32, first_ns: i64, last_ns: i64) -> DatasetMeta {
         types: Vec::new(),
         scopes: Vec::new(),
         labels: Vec::new(),
-        sections: Vec::new(),
+        sections: vec![SectionMeta { kind: SectionKind::Samples, offset: 0, length: 1, rows: 1, crc32c: 0 }],
         deletions_done: 0,
         covers: Vec::new(),
         profiles_left_out: 0,
@@ -127,6 +127,12 @@ impl World {
             let own = owners.entry(owner).or_default().entry(number.0).or_insert_with(|| held.clone());
             own.first_ns = own.first_ns.min(held.first_ns);
             own.last_ns = own.last_ns.max(held.last_ns);
+        }
+        let now_ns = START_NS + (day * 1_440 + hour * 60 + minute) * MINUTE_NS;
+        for dataset in owners.values_mut().flat_map(BTreeMap::values_mut) {
+            if level == TOP_LEVEL && is_downsampled(now_ns, &self.limits, dataset) {
+                dataset.sections.clear();
+            }
         }
         let bytes: u64 = job.inputs.iter().map(|block| block.size_bytes).sum();
         for (owner, datasets) in owners {
@@ -254,6 +260,33 @@ fn ids_are_kept_while_a_push_may_be_retried() {
 0d 01:00  log/0000-00000000: 1 of level 0 -> level 1
 0d 01:00  log/0000-00000000: 1 of level 0 -> level 1
 7d 01:00  tenant/1: 3 of level 1 -> level 3
+"
+    );
+}
+
+#[test]
+fn samples_are_dropped_once_when_they_are_old_enough() {
+    let days = |count: u64| TenantLimits { downsample_after_secs: count * 86_400, ..hour() };
+    let mut world = World::new(days(0), &[1]);
+    world.limits.tenants = [("t1".to_owned(), days(3)), ("t2".to_owned(), days(5))].into();
+    world.flush(5, &[1, 2, 3]);
+    for day in 0..9 {
+        world.compact(60 + 1_440 * day);
+    }
+    // What comes late is merged with what is there, and keeps no samples either.
+    world.flush(15, &[1]);
+    world.compact(60 + 1_440 * 9);
+    world.compact(60 + 1_440 * 10);
+    assert_eq!(
+        world.timeline,
+        "\
+0d 01:00  log/0000-00000000: 1 of level 0 -> level 1
+2d 01:00  shared: 1 of level 1 -> level 3
+2d 01:00  tenant/1: 1 of level 1 -> level 3
+3d 01:00  tenant/1: 1 of level 3 -> level 3
+5d 01:00  shared: 1 of level 3 -> level 3
+9d 01:00  log/0000-00000000: 1 of level 0 -> level 1
+9d 01:00  tenant/1: 1 of level 1, 1 of level 3 -> level 3
 "
     );
 }

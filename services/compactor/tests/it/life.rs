@@ -21,6 +21,8 @@ enum Action {
     Delete { tenant: u32, service: u64 },
     /// From now on series of these services are kept by a rule of their own, and of the last one for longer.
     Rules { services: Vec<u64> },
+    /// From now on samples are dropped after so many days; never for 0.
+    Downsample { days: u64 },
     /// So many minutes pass.
     Pass { minutes: u64 },
     /// A compactor works, while the catalogue and the bucket fail in these ways.
@@ -48,6 +50,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(seed, tenants)| Action::Flush { seed, tenants }),
         1 => (1..4_u32, 0..3_u64).prop_map(|(tenant, service)| Action::Delete { tenant, service }),
         1 => prop::sample::subsequence(vec![0, 1, 2], 0..=3).prop_map(|services| Action::Rules { services }),
+        1 => (0..3_u64).prop_map(|days| Action::Downsample { days }),
         3 => prop_oneof![1..20_u64, 100..200_u64, 1_400..3_000_u64].prop_map(|minutes| Action::Pass { minutes }),
         4 => (0..2_usize, prop::collection::vec(fault, 0..6), put)
             .prop_map(|(which, commits, puts)| Action::Work { which, commits, puts }),
@@ -68,6 +71,9 @@ async fn live(actions: Vec<Action>) {
                 world.check().await;
             }
             Action::Rules { services } => world.keep_apart(&services),
+            Action::Downsample { days } => {
+                world.change_limits(|limits| limits.downsample_after_secs = days * 86_400);
+            }
             Action::Pass { minutes } => world.minutes(minutes),
             Action::Work { which, commits, puts } => {
                 world.kv.inject(commits);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cambium_compactor::rebuild::read_bucket;
 use cambium_metastore::{KvStore, Symbols, symbols};
+use cambium_model::block::DatasetMeta;
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::retention::{RetentionRule, RetentionRules};
 use cambium_model::stacktrace::LocationId;
@@ -105,6 +106,34 @@ async fn series_under_a_rule_go_when_it_says_and_their_objects_with_them() {
     world.limits.send_replace(Arc::new(Overrides { defaults: days(4), ..Overrides::default() }));
     compactor.work().await.unwrap();
     assert_eq!(world.blocks(1).await.len(), 0);
+}
+
+#[tokio::test]
+async fn samples_are_dropped_and_sums_stay() {
+    let mut world = World::new(TenantLimits { retention_secs: 0, ..TenantLimits::default() }).await;
+    let mut compactor = world.compactor("a");
+    world.minutes(30);
+    world.flush(1, &[1, 2]).await;
+    world.minutes(2 * DAY);
+    while compactor.work().await.unwrap() > 0 {}
+    let whole: u64 = world.blocks(1).await.iter().map(|block| block.size_bytes).sum();
+    world.change_limits(|limits| limits.downsample_after_secs = 3 * 86_400);
+    assert_eq!(compactor.work().await.unwrap(), 0, "not yet");
+    world.minutes(DAY);
+    assert!(compactor.work().await.unwrap() > 0);
+    assert_eq!(compactor.work().await.unwrap(), 0, "once");
+    let blocks = world.blocks(1).await;
+    assert!(blocks.iter().flat_map(|block| &block.datasets).all(DatasetMeta::is_downsampled));
+    let left: u64 = blocks.iter().map(|block| block.size_bytes).sum();
+    assert!(left != whole);
+    world.check().await;
+    world.check_rebuilt().await;
+    // Deletions and late profiles still find their way.
+    world.delete(1, r#"{service_name="service-1"}"#).await;
+    world.check().await;
+    while compactor.work().await.unwrap() > 0 {}
+    world.check().await;
+    world.check_erased(&world.catalogue.all().await.unwrap().merged).await;
 }
 
 /// The classes of the objects in the bucket.

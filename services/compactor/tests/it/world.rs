@@ -108,9 +108,13 @@ impl World {
             retention_secs: (10 + years) * 365 * 86_400,
         };
         let rules: Vec<RetentionRule> = (0..).zip(services).map(rule).collect();
+        self.change_limits(|limits| limits.retention_rules = rules.try_into().unwrap());
+    }
+
+    pub fn change_limits(&self, change: impl FnOnce(&mut TenantLimits)) {
         self.limits.send_modify(|limits| {
             let mut changed = Overrides::clone(limits);
-            changed.defaults.retention_rules = rules.try_into().unwrap();
+            change(&mut changed.defaults);
             *limits = Arc::new(changed);
         });
     }

@@ -86,6 +86,7 @@ fn sum(left: &Stats, right: &Stats) -> Stats {
         requests: left.requests + right.requests,
         bytes: left.bytes + right.bytes,
         bytes_needed: left.bytes_needed + right.bytes_needed,
+        resolution_secs: left.resolution_secs.max(right.resolution_secs),
         rows: left.rows + right.rows,
         milliseconds: Milliseconds {
             plan: a.plan + b.plan,

@@ -38,7 +38,7 @@ pub(super) const AGGREGATIONS: [(&str, Aggregation); 3] =
         ("granularity" = Option<String>, Query, description = "function (default), line or address"),
         ("max_nodes" = Option<usize>, Query, description = "Most nodes of a flame graph; 0 for all, default 8192"),
         ("min_fraction" = Option<f64>, Query, description = "Least part of the total that a flame graph shows"),
-        ("exact" = Option<bool>, Query, description = "Drop nothing"),
+        ("exact" = Option<bool>, Query, description = "Drop nothing; 422 where samples that this needs were dropped by downsampling"),
         ("agg" = Option<String>, Query, description = "sum, avg or last; default sum for delta types, else avg"),
         ("by" = Option<String>, Query, description = "Label names, separated by commas: a tree for each combination (flamegraph and top)"),
         ("explain" = Option<bool>, Query, description = "Say what was read of which block (flamegraph and top)"),
@@ -114,7 +114,14 @@ pub(super) fn merge_query(
             Pick::Range { range: inclusive(start, end), aggregation }
         }
     };
-    Ok(MergeQuery { tenant: caller.tenant.clone(), query, pick, fold_by, by: params.names("by") })
+    Ok(MergeQuery {
+        tenant: caller.tenant.clone(),
+        query,
+        pick,
+        fold_by,
+        by: params.names("by"),
+        exact: params.flag("exact")?,
+    })
 }
 
 /// The exact profile: every location, every sample label.

@@ -35,7 +35,7 @@ use super::tree_merge::{build_trees, unscale};
 use crate::error::Error;
 use crate::explain::Explain;
 use crate::merged::{Group, Merged, MergedSample, MergedSamples, MergedTree, Stats, checked_add};
-use crate::request::MergeQuery;
+use crate::request::{MergeQuery, Pick};
 
 /// Scans of a partition from which on it sums them before all partitions are summed: with fewer, the final sum would do
 /// most of the work again.
@@ -56,7 +56,8 @@ pub(crate) struct Env {
 
 /// Sums stack traces; the stats are left to the caller.
 pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> Result<Merged, Error> {
-    let picked = choose(env, sources, query).await?;
+    let picked = choose(env, sources, query, false).await?;
+    let resolution_secs = picked.resolution_secs();
     let mut groups = Groups::new(&query.by);
     let mut scans = Vec::new();
     for Part { one, pick } in &picked.parts {
@@ -80,7 +81,7 @@ pub(crate) async fn merge(env: &Env, sources: &Sources, query: &MergeQuery) -> R
         profile_type: query.query.profile_type.clone(),
         groups: groups.into_iter().map(|(labels, tree)| Group { labels, tree }).collect(),
         single: picked.single,
-        stats: Stats::default(),
+        stats: Stats { resolution_secs, ..Stats::default() },
         plan: Explain::default(),
     })
 }
@@ -100,9 +101,30 @@ fn kept(
     whole.then(|| Kept { trees: env.trees.clone(), key: Arc::new(key()) })
 }
 
-async fn choose(env: &Env, sources: &Sources, query: &MergeQuery) -> Result<Picked, Error> {
+async fn choose(
+    env: &Env,
+    sources: &Sources,
+    query: &MergeQuery,
+    wants_labels: bool,
+) -> Result<Picked, Error> {
     let selected = env.stages.time(Stage::Plan, select(sources, &query.query)).await?;
+    if let (true, Pick::Range { range, .. }) = (query.exact, query.pick) {
+        selected.iter().try_for_each(|one| check_exact(one, range, wants_labels))?;
+    }
     pick::pick(selected, query.pick, &env.stages).await
+}
+
+/// Refuses what a source without samples cannot answer exactly: labels of samples, and a range that cuts one of its buckets.
+fn check_exact(one: &Selected, range: TimeRange, wants_labels: bool) -> Result<(), Error> {
+    let Some(&Fixed { bounds: (first_ns, last_ns), .. }) = one.fixed.as_ref() else { return Ok(()) };
+    let tree = one.source.tree_range(range);
+    let cuts = |a: i64, b: i64| a != b && TimeRange::new(a.min(b), a.max(b)).touches(first_ns, last_ns);
+    let is_cut = cuts(range.start_ns, tree.start_ns) || cuts(range.end_ns, tree.end_ns);
+    if is_cut || (wants_labels && one.source.is_downsampled()) {
+        let sums = range.touched_buckets();
+        return Err(cambium_blocks::Error::Downsampled { first_ns, last_ns, sums }.into());
+    }
+    Ok(())
 }
 
 /// Splits rows, and the vectors that run parallel to them, by group.
@@ -174,7 +196,8 @@ pub(crate) async fn merge_samples(
     sources: &Sources,
     query: &MergeQuery,
 ) -> Result<MergedSamples, Error> {
-    let picked = choose(env, sources, query).await?;
+    let picked = choose(env, sources, query, true).await?;
+    let resolution_secs = picked.resolution_secs();
     let collected = pick::collected(&picked, &env.stages).await?;
     let mut label_sets = LabelSets::new();
     let sets: Vec<Arc<Vec<SampleLabels>>> = stream::iter(picked.parts.clone())
@@ -208,7 +231,7 @@ pub(crate) async fn merge_samples(
         label_sets: label_sets.sets,
         collected,
         single: picked.single,
-        stats: Stats::default(),
+        stats: Stats { resolution_secs, ..Stats::default() },
     })
 }
 

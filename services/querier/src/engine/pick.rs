@@ -9,10 +9,10 @@ use std::cmp::Ordering;
 use cambium_blocks::source::{Pick as SourcePick, Profiles};
 use cambium_blocks::tree::MEAN_SCALE;
 use cambium_model::profile::ProfileId;
-use cambium_model::time::TimeRange;
+use cambium_model::time::{ROLLUP_BUCKET_NS, SECOND_NS, TimeRange};
 
 use super::fold_profiles;
-use super::selection::{Selected, SeriesIds, positions, profile_id, run};
+use super::selection::{Counted, Selected, SeriesIds, positions, profile_id, run};
 use super::stages::Stages;
 use crate::error::Error;
 use crate::merged::{Collected, SingleProfile};
@@ -29,6 +29,14 @@ pub(crate) struct Picked {
     pub scale: i64,
     /// The profile, where one was asked for.
     pub single: Option<SingleProfile>,
+}
+
+impl Picked {
+    /// What times are rounded to, in seconds; 0 where they are exact.
+    pub fn resolution_secs(&self) -> u64 {
+        let is_rounded = self.parts.iter().any(|part| part.one.source.is_downsampled());
+        if is_rounded { (ROLLUP_BUCKET_NS / SECOND_NS).unsigned_abs() } else { 0 }
+    }
 }
 
 /// What to read of one source.
@@ -75,7 +83,8 @@ async fn mean(selected: Vec<Selected>, range: TimeRange, stages: &Stages) -> Res
         }
         Ok(())
     };
-    let Counts { ids, counts } = fold_profiles(&selected, range, stages, counts, add).await?;
+    let Counts { ids, counts } =
+        fold_profiles(&selected, Counted::InTree(range), stages, counts, add).await?;
     let of = |ids: Vec<u32>| SourcePick::Mean(ids.iter().map(|id| counts[*id as usize].max(1)).collect());
     Ok(selected.into_iter().zip(ids).map(|(one, ids)| Part { one, pick: of(ids) }).collect())
 }
@@ -96,7 +105,7 @@ async fn newest(selected: Vec<Selected>, range: TimeRange, stages: &Stages) -> R
         }
         Ok(())
     };
-    let held = fold_profiles(&selected, range, stages, empty, add).await?;
+    let held = fold_profiles(&selected, Counted::InRange(range), stages, empty, add).await?;
     // By series, the newest profile and the source that has it.
     let mut newest: Vec<Option<((i64, ProfileId), usize)>> = vec![None; series.len()];
     for (source, (ids, held)) in ids.iter().zip(&held).enumerate() {
@@ -234,7 +243,7 @@ pub(crate) async fn collected(picked: &Picked, stages: &Stages) -> Result<Collec
         Ok(())
     };
     let head = Head { picks, collected: Collected::default() };
-    Ok(fold_profiles(&selected, picked.range, stages, head, add).await?.collected)
+    Ok(fold_profiles(&selected, Counted::InTree(picked.range), stages, head, add).await?.collected)
 }
 
 fn take(collected: &mut Collected, profiles: &Profiles, profile: usize) {

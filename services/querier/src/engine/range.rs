@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::fold_profiles;
 use super::merge::Env;
-use super::selection::{Groups, Selected, SeriesIds, positions, profile_id, select};
+use super::selection::{Counted, Groups, Selected, SeriesIds, positions, profile_id, select};
 use super::sources::Sources;
 use super::stages::Stage;
 use crate::error::Error;
@@ -107,7 +107,8 @@ pub(crate) async fn range(
     };
     let profile_type = query.query.profile_type.clone();
     let sums = Sums { steps, profile_type, cells, owners, reservation };
-    let sums = fold_profiles(&selected, steps.range(), &env.stages, sums, Sums::add).await?;
+    let sums =
+        fold_profiles(&selected, Counted::InRange(steps.range()), &env.stages, sums, Sums::add).await?;
     let mut group_of_series = vec![0; series.len()];
     if !matches!(sums.cells, Cells::Sum(_)) {
         for (owners, groups) in sums.owners.iter().zip(&group_of) {

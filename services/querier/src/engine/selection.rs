@@ -55,13 +55,26 @@ pub(crate) async fn select(sources: &Sources, query: &ProfileQuery) -> Result<Ve
     Ok(selected.into_iter().filter(|one| !one.rows.is_empty()).collect())
 }
 
-/// The profiles of each selection in the range, in the order of the selections.
+/// Which profiles of a source are meant by a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counted {
+    /// Those of the range.
+    InRange(TimeRange),
+    /// Those that a tree of the range is of.
+    InTree(TimeRange),
+}
+
+/// The profiles of each selection, in the order of the selections.
 pub(crate) fn profiles(
     selected: &[Selected],
-    range: TimeRange,
+    counted: Counted,
 ) -> impl stream::Stream<Item = Result<(Selected, Profiles), Error>> + Send + 'static {
     stream::iter(selected.to_vec())
         .map(move |one| async move {
+            let range = match counted {
+                Counted::InRange(range) => range,
+                Counted::InTree(range) => one.source.tree_range(range),
+            };
             let profiles = one.source.profiles(&one.rows, range).await?;
             Ok((one, profiles))
         })

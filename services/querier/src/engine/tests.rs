@@ -126,6 +126,7 @@ fn merge_query(number: u32, aggregation: Aggregation) -> MergeQuery {
         fold_by: FoldBy::Location,
         pick: Pick::Range { range: TimeRange::ALL, aggregation },
         by: vec!["pod".to_owned()],
+        exact: false,
     }
 }
 

@@ -12,6 +12,8 @@ mod compaction;
 
 mod deletion;
 
+mod downsampling;
+
 mod durability;
 
 mod recovery;

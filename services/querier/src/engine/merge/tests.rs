@@ -63,7 +63,7 @@ fn aggregations() -> impl Strategy<Value = Aggregation> {
 }
 
 fn query(query: ProfileQuery, pick: Pick, by: Vec<String>) -> MergeQuery {
-    MergeQuery { tenant: tenant(1), query, pick, fold_by: FoldBy::Location, by }
+    MergeQuery { tenant: tenant(1), query, pick, fold_by: FoldBy::Location, by, exact: false }
 }
 
 fn check_tree(tree: &MergedTree, expected: &BTreeMap<Path, f64>, aggregation: Aggregation) {

@@ -48,6 +48,7 @@ fn wanted() -> Wanted<'static> {
         scopes: None,
         class: None,
         deletions: &[],
+        downsample: false,
         level: LEVEL,
         keep_ids: false,
         compression: Compression::Cold,

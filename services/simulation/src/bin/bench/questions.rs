@@ -96,7 +96,7 @@ impl Questions {
     pub async fn merge(&self, query: &str, fold_by: FoldBy) -> anyhow::Result<Merged> {
         let query: ProfileQuery = query.parse()?;
         let pick = Pick::Range { range: TimeRange::ALL, aggregation: Aggregation::Sum };
-        let query = MergeQuery { tenant: tenant(), query, pick, fold_by, by: Vec::new() };
+        let query = MergeQuery { tenant: tenant(), query, pick, fold_by, by: Vec::new(), exact: false };
         Ok(self.querier.merge(&query).await?)
     }
 
