@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cambium_model::block::SectionKind;
+use cambium_runtime::metrics::{CacheRequests, Metrics};
 use futures::future::BoxFuture;
 
 use crate::Error;
@@ -19,6 +20,8 @@ use crate::Error;
 pub struct Cache {
     decoded: moka::future::Cache<(DatasetKey, Part), Decoded>,
     pieces: moka::sync::Cache<(DatasetKey, SectionKind, u32), Bytes>,
+    decoded_requests: CacheRequests,
+    piece_requests: CacheRequests,
 }
 
 /// A dataset of a block: the object's path and the dataset's place in it.
@@ -65,18 +68,23 @@ struct Decoded {
 const ENTRY_BYTES: usize = 256;
 
 impl Cache {
-    /// An empty cache that holds at most `bytes_max` bytes.
-    pub fn new(bytes_max: u64) -> Self {
+    /// An empty cache that holds at most `bytes_max` bytes; registers its metrics.
+    pub fn new(bytes_max: u64, metrics: &Metrics) -> Self {
         let half = bytes_max / 2;
+        let decoded = moka::future::Cache::builder()
+            .max_capacity(half)
+            .weigher(|_, entry: &Decoded| entry.weight)
+            .build();
+        let pieces = moka::sync::Cache::builder()
+            .max_capacity(half)
+            .weigher(|_, piece: &Bytes| weight(piece.len()))
+            .build();
+        let (held_decoded, held_pieces) = (decoded.clone(), pieces.clone());
         Self {
-            decoded: moka::future::Cache::builder()
-                .max_capacity(half)
-                .weigher(|_, entry: &Decoded| entry.weight)
-                .build(),
-            pieces: moka::sync::Cache::builder()
-                .max_capacity(half)
-                .weigher(|_, piece: &Bytes| weight(piece.len()))
-                .build(),
+            decoded_requests: metrics.cache("decoded_sections", move || held_decoded.weighted_size()),
+            piece_requests: metrics.cache("pieces", move || held_pieces.weighted_size()),
+            decoded,
+            pieces,
         }
     }
 
@@ -91,13 +99,15 @@ impl Cache {
             let value = load.await?;
             Ok(Decoded { weight: weight(value.weight()), value: Arc::new(value) })
         };
-        let entry = self.decoded.try_get_with((dataset.clone(), part), load).await;
+        let entry = self.decoded.entry((dataset.clone(), part)).or_try_insert_with(load).await;
+        // Who waits for the load of another has hit.
+        self.decoded_requests.count(entry.as_ref().ok().filter(|entry| !entry.is_fresh()));
         let entry = entry.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(Error::Shared))?;
-        Ok(entry.value.downcast().expect("a part always has the same type"))
+        Ok(entry.into_value().value.downcast().expect("a part always has the same type"))
     }
 
     pub(crate) fn piece(&self, dataset: &DatasetKey, section: SectionKind, piece: u32) -> Option<Bytes> {
-        self.pieces.get(&(dataset.clone(), section, piece))
+        self.piece_requests.count(self.pieces.get(&(dataset.clone(), section, piece)))
     }
 
     pub(crate) fn keep_piece(&self, dataset: &DatasetKey, section: SectionKind, piece: u32, bytes: Bytes) {
@@ -115,5 +125,39 @@ impl fmt::Debug for Cache {
             .field("decoded_bytes", &self.decoded.weighted_size())
             .field("piece_bytes", &self.pieces.weighted_size())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_halves_count_their_requests_and_bytes() {
+        let metrics = Metrics::new();
+        let cache = Cache::new(1 << 20, &metrics);
+        let dataset = DatasetKey { path: "v1/l0/block".into(), index: 0 };
+        for _ in 0..3 {
+            let load = Box::pin(async { Ok(Bytes::from(vec![0; 1_000])) });
+            cache.part::<Bytes>(&dataset, Part::Whole, load).await.unwrap();
+        }
+        let failed = Box::pin(async { Err(Error::Cancelled) });
+        cache.part::<Bytes>(&dataset, Part::Series, failed).await.unwrap_err();
+        assert!(cache.piece(&dataset, SectionKind::Samples, 0).is_none());
+        cache.keep_piece(&dataset, SectionKind::Samples, 0, Bytes::from(vec![0; 500]));
+        assert!(cache.piece(&dataset, SectionKind::Samples, 0).is_some());
+        cache.decoded.run_pending_tasks().await;
+        cache.pieces.run_pending_tasks();
+        let text = metrics.encode();
+        for line in [
+            "cambium_cache_requests_total{cache=\"decoded_sections\",outcome=\"hit\"} 2",
+            "cambium_cache_requests_total{cache=\"decoded_sections\",outcome=\"miss\"} 2",
+            "cambium_cache_requests_total{cache=\"pieces\",outcome=\"hit\"} 1",
+            "cambium_cache_requests_total{cache=\"pieces\",outcome=\"miss\"} 1",
+            "cambium_cache_bytes{cache=\"decoded_sections\"} 1256",
+            "cambium_cache_bytes{cache=\"pieces\"} 756",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
     }
 }

@@ -27,6 +27,7 @@ use cambium_model::stacktrace::{BuildRef, LocationId};
 use cambium_model::symbols::{Location, Mapping};
 use cambium_model::tenant::TenantNumber;
 use cambium_runtime::clock::Clock;
+use cambium_runtime::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -85,11 +86,11 @@ pub struct Resolved {
 }
 
 impl Symbols {
-    /// The symbols kept in `store`; ages are measured by the clock.
-    pub fn new(store: Arc<dyn KvStore>, clock: Arc<dyn Clock>, config: &Config) -> Self {
+    /// The symbols kept in `store`; ages are measured by the clock. Registers its caches' metrics.
+    pub fn new(store: Arc<dyn KvStore>, clock: Arc<dyn Clock>, config: &Config, metrics: &Metrics) -> Self {
         Self {
-            locations: Table::new(Arc::clone(&store), Arc::clone(&clock), config.cache_bytes),
-            objects: Table::new(store, clock, OBJECT_CACHE_BYTES),
+            locations: Table::new(Arc::clone(&store), Arc::clone(&clock), config.cache_bytes, metrics),
+            objects: Table::new(store, clock, OBJECT_CACHE_BYTES, metrics),
         }
     }
 

@@ -82,6 +82,12 @@ impl CacheRequests {
         };
         found
     }
+
+    /// Counts what came of many.
+    pub fn add(&self, hits: usize, misses: usize) {
+        self.hits.inc_by(hits as u64);
+        self.misses.inc_by(misses as u64);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -14,6 +14,7 @@ use cambium_metastore::{Catalogue, Symbols, Tenants};
 use cambium_model::block::{LogId, Offset, Partition};
 use cambium_model::limits::Overrides;
 use cambium_runtime::clock::{Clock, SystemClock};
+use cambium_runtime::metrics::Metrics;
 use object_store::ObjectStore;
 
 use crate::Config;
@@ -57,7 +58,7 @@ impl Offline {
             store: Arc::new(DurableLocal::open(&blocks).context("open the folder of blocks")?),
             catalogue: Catalogue::new(Arc::clone(&metastore)),
             tenants: Tenants::new(Arc::clone(&metastore), Arc::clone(&clock)),
-            symbols: open_symbols(config, &metastore, &clock),
+            symbols: open_symbols(config, &metastore, &clock, &Metrics::new()),
             limits: config.overrides().context("overrides")?,
             config: config.clone(),
             clock,

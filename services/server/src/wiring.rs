@@ -77,13 +77,13 @@ impl Running {
         let shared = Shared {
             clock: Arc::clone(&clock),
             store: Arc::new(Guarded::new(folder, Bounds::LOCAL, Arc::clone(&clock), &metrics)),
-            metrics,
             limits,
-            cache: Arc::new(Cache::new(config.blocks.cache_bytes.0)),
+            cache: Arc::new(Cache::new(config.blocks.cache_bytes.0, &metrics)),
             tenants: Arc::new(Tenants::new(Arc::clone(&metastore), Arc::clone(&clock))),
             catalogue: Arc::new(Catalogue::new(Arc::clone(&metastore))),
-            symbols: Arc::new(open_symbols(&config, &metastore, &clock)),
+            symbols: Arc::new(open_symbols(&config, &metastore, &clock, &metrics)),
             metastore,
+            metrics,
             config,
         };
         let logs = open_logs(&shared).await?;
@@ -202,9 +202,14 @@ pub(crate) async fn open_metastore(config: &Config) -> anyhow::Result<Arc<dyn Kv
     Ok(Arc::new(opening.await?.context("open the metastore")?))
 }
 
-pub(crate) fn open_symbols(config: &Config, metastore: &Arc<dyn KvStore>, clock: &Arc<dyn Clock>) -> Symbols {
+pub(crate) fn open_symbols(
+    config: &Config,
+    metastore: &Arc<dyn KvStore>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Symbols {
     let settings = cambium_metastore::symbols::Config { cache_bytes: config.metastore.symbols_cache_bytes.0 };
-    Symbols::new(Arc::clone(metastore), Arc::clone(clock), &settings)
+    Symbols::new(Arc::clone(metastore), Arc::clone(clock), &settings, metrics)
 }
 
 fn create_folder(path: &Path) -> anyhow::Result<()> {

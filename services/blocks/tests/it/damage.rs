@@ -13,6 +13,7 @@ use cambium_blocks::{BlockSource, Error, Source, reader};
 use cambium_model::block::{BlockMeta, SectionKind};
 use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_proto::wire::metastore::BlockEntry;
+use cambium_runtime::metrics::Metrics;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -35,7 +36,7 @@ fn large() -> EncodedBlock {
 async fn source(meta: &BlockMeta, object: Bytes) -> BlockSource {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     store.put(&Path::from(meta.path.as_str()), object.into()).await.unwrap();
-    BlockSource::new(store, Arc::new(Cache::new(64 << 20)), Arc::new(meta.clone()), 0)
+    BlockSource::new(store, Arc::new(Cache::new(64 << 20, &Metrics::new())), Arc::new(meta.clone()), 0)
 }
 
 /// Asks for everything that a block can answer.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use cambium_blocks::cache::Cache;
 use cambium_blocks::source::{Pick, Profiles, TreeScan};
 use cambium_blocks::testing::{
     DatasetBuilder, FaultyStore, PutFault, Shape, random_dataset, random_profiles, tenant,
@@ -15,6 +16,7 @@ use cambium_model::labels::Labels;
 use cambium_model::profile::{Profile, ProfileId};
 use cambium_model::stacktrace::NO_PARENT;
 use cambium_model::time::{ROLLUP_BUCKET_NS, TimeRange};
+use cambium_runtime::metrics::Metrics;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -226,7 +228,7 @@ fn no_more_is_fetched_than_is_asked_for() {
         put(&*store, &encoded).await.unwrap();
         let samples = encoded.meta.datasets[0].section(SectionKind::Samples).copied().unwrap();
         assert!(samples.length > 3 * (256 << 10), "{samples:?}");
-        let cache = Arc::new(cambium_blocks::cache::Cache::new(64 << 20));
+        let cache = Arc::new(Cache::new(64 << 20, &Metrics::new()));
         let meta = Arc::new(encoded.meta.clone());
         let source =
             || cambium_blocks::BlockSource::new(Arc::clone(&store), Arc::clone(&cache), Arc::clone(&meta), 0);

@@ -6,6 +6,7 @@ use cambium_blocks::cache::Cache;
 use cambium_blocks::writer::{Compression, EncodedBlock, encode, put};
 use cambium_blocks::{BlockSource, Dataset};
 use cambium_model::block::{LogId, LogRange, Offset, Partition};
+use cambium_runtime::metrics::Metrics;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
@@ -23,7 +24,7 @@ pub fn block(datasets: &[Dataset], level: u8, compression: Compression) -> Encod
 pub async fn sources(block: &EncodedBlock) -> Vec<BlockSource> {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     put(&*store, block).await.unwrap();
-    let cache = Arc::new(Cache::new(64 << 20));
+    let cache = Arc::new(Cache::new(64 << 20, &Metrics::new()));
     let meta = Arc::new(block.meta.clone());
     let source = |index| BlockSource::new(Arc::clone(&store), Arc::clone(&cache), Arc::clone(&meta), index);
     (0..meta.datasets.len()).map(source).collect()

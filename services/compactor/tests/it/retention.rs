@@ -11,6 +11,7 @@ use cambium_model::retention::{RetentionRule, RetentionRules};
 use cambium_model::stacktrace::LocationId;
 use cambium_model::symbols::Location;
 use cambium_runtime::clock::Clock;
+use cambium_runtime::metrics::Metrics;
 
 use crate::world::World;
 
@@ -190,7 +191,8 @@ async fn names_outlive_what_they_name_by_thirty_days() {
     world.limits.send_replace(Arc::new(Overrides { defaults: days(10), tenants }));
     let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
     let store: Arc<dyn KvStore> = Arc::new(world.kv.clone());
-    let symbols = || Symbols::new(Arc::clone(&store), Arc::clone(&clock), &symbols::Config::default());
+    let symbols =
+        || Symbols::new(Arc::clone(&store), Arc::clone(&clock), &symbols::Config::default(), &Metrics::new());
     let id = LocationId::named(1, 1);
     for number in [1, 2] {
         let tenant = cambium_blocks::testing::tenant(number);

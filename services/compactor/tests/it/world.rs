@@ -222,7 +222,8 @@ impl World {
             let view = catalogue.view(&tenant(*number), TimeRange::ALL).await.unwrap();
             for block in view.blocks {
                 let index = block.datasets.iter().position(|d| d.tenant.number.0 == *number).unwrap();
-                let (store, cache) = (Arc::new(self.store.clone()), Arc::new(Cache::new(1 << 20)));
+                let (store, cache) =
+                    (Arc::new(self.store.clone()), Arc::new(Cache::new(1 << 20, &Metrics::new())));
                 let awaited = view.deletions.iter().filter(|recorded| block.datasets[index].awaits(recorded));
                 let awaited: Vec<Deletion> = awaited.map(|recorded| recorded.deletion.clone()).collect();
                 let source: Arc<dyn Source> = Arc::new(BlockSource::new(store, cache, block, index));

@@ -54,11 +54,11 @@ impl Rig {
         let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
         let store = FaultyStore::new(Arc::new(MemoryStore::new()));
         let kv: Arc<dyn KvStore> = Arc::new(store.clone());
-        let symbols = |kv| Symbols::new(kv, Arc::clone(&shared_clock), &symbols::Config::default());
+        let metrics = Metrics::new();
+        let symbols = |kv| Symbols::new(kv, Arc::clone(&shared_clock), &symbols::Config::default(), &metrics);
         let sink = RecordingSink { state: Arc::default(), symbols: Arc::new(symbols(Arc::clone(&kv))) };
         let limits = watch::Sender::new(Arc::new(Overrides { defaults, ..Overrides::default() }));
         let active_series = watch::Sender::default();
-        let metrics = Metrics::new();
         let deps = Deps {
             tenants: Arc::new(Tenants::new(Arc::clone(&kv), Arc::clone(&shared_clock))),
             symbols: Arc::new(symbols(kv)),

@@ -63,7 +63,7 @@ impl Durable {
             node: "test".to_owned(),
             catalogue: Arc::clone(&catalogue),
             store: Arc::clone(&self.store),
-            cache: Arc::new(Cache::new(1 << 20)),
+            cache: Arc::new(Cache::new(1 << 20, &Metrics::new())),
             clock: Arc::new(self.clock.clone()),
             limits,
             metrics: Metrics::new(),
@@ -122,7 +122,7 @@ impl Running {
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         for block in &view.blocks {
             let index = block.datasets.iter().position(|dataset| dataset.tenant == tenant()).unwrap();
-            let cache = Arc::new(Cache::new(1 << 20));
+            let cache = Arc::new(Cache::new(1 << 20, &Metrics::new()));
             sources.push(Arc::new(BlockSource::new(Arc::clone(store), cache, Arc::clone(block), index)));
         }
         let heads = self.handle.heads(tenant().number, &view.committed).expect("the snapshot is new");

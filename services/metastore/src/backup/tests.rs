@@ -6,6 +6,7 @@ use cambium_model::symbols::Location;
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
 use cambium_model::time::TimeRange;
 use cambium_runtime::clock::MockClock;
+use cambium_runtime::metrics::Metrics;
 use cambium_runtime::tenancy::Access;
 
 use super::*;
@@ -39,7 +40,7 @@ impl World {
     }
 
     fn symbols(&self) -> Symbols {
-        Symbols::new(self.kv(), Arc::new(MockClock::at(NOW_NS)), &Default::default())
+        Symbols::new(self.kv(), Arc::new(MockClock::at(NOW_NS)), &Default::default(), &Metrics::new())
     }
 
     fn catalogue(&self) -> Catalogue {

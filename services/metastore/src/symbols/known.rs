@@ -40,6 +40,12 @@ impl<I: Copy + Eq + Hash> Known<I> {
             .any(|generation| generation.age(now) < VALIDITY && generation.ids.contains(&(tenant, id)))
     }
 
+    /// Bytes of memory that its tables take: a slot and a byte of control for each id that there is room for.
+    pub(super) fn bytes(&self) -> u64 {
+        let room = self.young.ids.capacity() + self.old.ids.capacity();
+        (room * (size_of::<(TenantNumber, I)>() + 1)) as u64
+    }
+
     /// Takes note of an id that is in the store now.
     pub(super) fn insert(&mut self, tenant: TenantNumber, id: I, now: Duration) {
         if self.young.age(now) >= VALIDITY / 2 || self.young.ids.len() >= GENERATION_IDS_MAX {

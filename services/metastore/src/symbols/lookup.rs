@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cambium_model::tenant::TenantNumber;
 use cambium_runtime::clock::Clock;
+use cambium_runtime::metrics::{CacheRequests, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 
@@ -64,6 +65,8 @@ pub(super) struct Lookup<S: Symbol> {
     store: Arc<dyn KvStore>,
     clock: Arc<dyn Clock>,
     cache: moka::sync::Cache<(TenantNumber, S::Id), Slot<S>>,
+    /// "Unknown", if it is believed, is a hit too.
+    requests: CacheRequests,
     flights: Mutex<Flights<S>>,
 }
 
@@ -92,7 +95,12 @@ impl<S: Symbol> Drop for Claim<'_, S> {
 }
 
 impl<S: Symbol> Lookup<S> {
-    pub(super) fn new(store: Arc<dyn KvStore>, clock: Arc<dyn Clock>, cache_bytes: u64) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn KvStore>,
+        clock: Arc<dyn Clock>,
+        cache_bytes: u64,
+        metrics: &Metrics,
+    ) -> Self {
         let weigh = |_: &(TenantNumber, S::Id), slot: &Slot<S>| {
             let bytes = match slot {
                 Slot::Present(symbol) => ENTRY_OVERHEAD_BYTES + size_of::<S>() + symbol.text_bytes(),
@@ -101,7 +109,9 @@ impl<S: Symbol> Lookup<S> {
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let cache = moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build();
-        Self { store, clock, cache, flights: Mutex::default() }
+        let held = cache.clone();
+        let requests = metrics.cache(S::CACHES[0], move || held.weighted_size());
+        Self { store, clock, cache, requests, flights: Mutex::default() }
     }
 
     /// The id has just been written: do not believe an older "unknown".
@@ -125,6 +135,7 @@ impl<S: Symbol> Lookup<S> {
 
         let misses = self.take_cached(tenant, &distinct, &mut found);
         lookups.cache_hits = distinct.len() - misses.len();
+        self.requests.add(lookups.cache_hits, misses.len());
         if !misses.is_empty() {
             let Plan { claim, joined } = self.plan(tenant, misses);
             lookups.joined = joined.iter().map(|(_, ids)| ids.len()).sum();

@@ -12,6 +12,7 @@ use cambium_model::tenant::TenantNumber;
 use cambium_model::time::DAY_NS;
 use cambium_proto::wire::metastore as stored;
 use cambium_runtime::clock::Clock;
+use cambium_runtime::metrics::{CacheRequests, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 
@@ -26,6 +27,9 @@ use crate::kv::{self, Key, KvStore, Snapshot, Step, TXN_KEYS_MAX, Txn};
 pub(super) trait Symbol: Sized + fmt::Debug + Send + Sync + 'static {
     /// What it is found under.
     type Id: Copy + fmt::Debug + Eq + Hash + Ord + Send + Sync + 'static;
+
+    /// What metrics call the cache of resolved ones, and the set of those known to be stored.
+    const CACHES: [&'static str; 2];
 
     /// Where it is stored.
     fn key(tenant: TenantNumber, id: Self::Id) -> Key;
@@ -42,6 +46,8 @@ pub(super) trait Symbol: Sized + fmt::Debug + Send + Sync + 'static {
 
 impl Symbol for Location {
     type Id = LocationId;
+
+    const CACHES: [&'static str; 2] = ["locations", "known_locations"];
 
     fn key(tenant: TenantNumber, id: LocationId) -> Key {
         keys::location(tenant, id)
@@ -69,6 +75,8 @@ impl Symbol for Location {
 impl Symbol for Mapping {
     type Id = BuildRef;
 
+    const CACHES: [&'static str; 2] = ["objects", "known_objects"];
+
     fn key(tenant: TenantNumber, id: BuildRef) -> Key {
         keys::build_object(tenant, id)
     }
@@ -93,15 +101,24 @@ impl Symbol for Mapping {
 pub(super) struct Table<S: Symbol> {
     store: Arc<dyn KvStore>,
     clock: Arc<dyn Clock>,
-    known: RwLock<Known<S::Id>>,
+    known: Arc<RwLock<Known<S::Id>>>,
+    known_requests: CacheRequests,
     lookup: Lookup<S>,
 }
 
 impl<S: Symbol> Table<S> {
-    pub(super) fn new(store: Arc<dyn KvStore>, clock: Arc<dyn Clock>, cache_bytes: u64) -> Self {
-        let known = RwLock::new(Known::new(clock.monotonic()));
-        let lookup = Lookup::new(Arc::clone(&store), Arc::clone(&clock), cache_bytes);
-        Self { store, clock, known, lookup }
+    pub(super) fn new(
+        store: Arc<dyn KvStore>,
+        clock: Arc<dyn Clock>,
+        cache_bytes: u64,
+        metrics: &Metrics,
+    ) -> Self {
+        let known = Arc::new(RwLock::new(Known::new(clock.monotonic())));
+        let held = Arc::clone(&known);
+        let known_bytes = move || held.read().unwrap_or_else(PoisonError::into_inner).bytes();
+        let known_requests = metrics.cache(S::CACHES[1], known_bytes);
+        let lookup = Lookup::new(Arc::clone(&store), Arc::clone(&clock), cache_bytes, metrics);
+        Self { store, clock, known, known_requests, lookup }
     }
 
     /// Appends the indexes of ids that are stored at all and not known to be in the store.
@@ -114,8 +131,16 @@ impl<S: Symbol> Table<S> {
     ) {
         let now = self.clock.monotonic();
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let is_unknown = |id: &S::Id| is_stored(id) && !known.contains(tenant, *id, now);
-        missing.extend(ids.iter().enumerate().filter(|(_, id)| is_unknown(id)).map(|(index, _)| index));
+        let before = missing.len();
+        let mut asked = 0;
+        for (index, id) in ids.iter().enumerate().filter(|(_, id)| is_stored(id)) {
+            asked += 1;
+            if !known.contains(tenant, *id, now) {
+                missing.push(index);
+            }
+        }
+        let misses = missing.len() - before;
+        self.known_requests.add(asked - misses, misses);
     }
 
     /// Writes the symbols that are absent or stale, and knows all of them from then on.

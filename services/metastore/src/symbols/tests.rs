@@ -16,12 +16,13 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 struct Cluster {
     store: FaultyStore,
     clock: MockClock,
+    metrics: Metrics,
 }
 
 impl Cluster {
     fn new() -> Self {
         let store = FaultyStore::new(Arc::new(MemoryStore::new()));
-        Self { store, clock: MockClock::at(1_700_000_000_000_000_000) }
+        Self { store, clock: MockClock::at(1_700_000_000_000_000_000), metrics: Metrics::new() }
     }
 
     fn node(&self) -> Symbols {
@@ -29,7 +30,12 @@ impl Cluster {
     }
 
     fn node_caching(&self, cache_bytes: u64) -> Symbols {
-        Symbols::new(Arc::new(self.store.clone()), Arc::new(self.clock.clone()), &Config { cache_bytes })
+        Symbols::new(
+            Arc::new(self.store.clone()),
+            Arc::new(self.clock.clone()),
+            &Config { cache_bytes },
+            &self.metrics,
+        )
     }
 
     async fn stored(&self, tenant: TenantNumber, id: LocationId) -> Option<bytes::Bytes> {
@@ -161,6 +167,30 @@ async fn many_locations_go_in_bounded_transactions_and_multi_gets() {
     let again = node.resolve(TENANT, &ids).await.unwrap();
     assert_eq!(again.lookups, Lookups { asked, cache_hits: asked, joined: 0, multi_gets: 0, unresolved: 2 });
     assert_eq!(again.locations, resolved.locations);
+}
+
+#[tokio::test]
+async fn caches_count_what_they_are_asked_for() {
+    let cluster = Cluster::new();
+    let node = cluster.node();
+    let ids = [id(0), id(1), id(9)];
+    unknown(&node, TENANT, &ids);
+    node.write_missing(TENANT, &symbols(0..2)).await.unwrap();
+    unknown(&node, TENANT, &ids);
+    for _ in 0..2 {
+        assert_eq!(names(&node, TENANT, &ids).await, "f0 f1 -");
+    }
+    let text = cluster.metrics.encode();
+    for line in [
+        "cambium_cache_requests_total{cache=\"known_locations\",outcome=\"hit\"} 2",
+        "cambium_cache_requests_total{cache=\"known_locations\",outcome=\"miss\"} 4",
+        "cambium_cache_requests_total{cache=\"locations\",outcome=\"hit\"} 3",
+        "cambium_cache_requests_total{cache=\"locations\",outcome=\"miss\"} 3",
+        "cambium_cache_bytes{cache=\"known_objects\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("cambium_cache_bytes{cache=\"known_locations\"} 0"), "{text}");
 }
 
 #[tokio::test]

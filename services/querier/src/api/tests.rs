@@ -148,9 +148,14 @@ impl House {
     async fn with(limits: TenantLimits, in_block: bool) -> Self {
         let kv: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
         let clock: Arc<dyn Clock> = Arc::new(MockClock::at(NOW * SECOND_NS));
+        let metrics = Metrics::new();
         let tenants = Arc::new(Tenants::new(Arc::clone(&kv), Arc::clone(&clock)));
-        let symbols =
-            Arc::new(Symbols::new(Arc::clone(&kv), Arc::clone(&clock), &symbols::Config::default()));
+        let symbols = Arc::new(Symbols::new(
+            Arc::clone(&kv),
+            Arc::clone(&clock),
+            &symbols::Config::default(),
+            &metrics,
+        ));
         let mut heads: HashMap<Tenant, Arc<dyn Source>> = HashMap::new();
         let mut datasets = Vec::new();
         for (name, profiles) in [("first", first_profiles()), ("second", second_profiles())] {
@@ -189,11 +194,11 @@ impl House {
             tenants,
             symbols,
             store: Arc::new(store),
-            cache: Arc::new(Cache::new(1 << 20)),
+            cache: Arc::new(Cache::new(1 << 20, &metrics)),
             heads: Arc::new(StillHeads(heads)),
             limits: watch::Sender::new(Arc::new(overrides)).subscribe(),
             clock,
-            metrics: Metrics::new(),
+            metrics,
         };
         let querier = Querier::new(Config::default(), deps);
         Self { router: router(querier.clone()), querier }

@@ -82,9 +82,9 @@ impl House {
         let deps = Deps {
             catalogue,
             tenants: Arc::new(Tenants::new(Arc::clone(&kv), Arc::clone(&shared))),
-            symbols: Arc::new(Symbols::new(kv, Arc::clone(&shared), &Default::default())),
+            symbols: Arc::new(Symbols::new(kv, Arc::clone(&shared), &Default::default(), &Metrics::new())),
             store: Arc::new(InMemory::new()),
-            cache: Arc::new(Cache::new(16 << 20)),
+            cache: Arc::new(Cache::new(16 << 20, &Metrics::new())),
             heads: Arc::clone(&heads) as Arc<dyn Heads>,
             limits: watch::channel(Arc::new(Overrides::default())).1,
             clock: shared,

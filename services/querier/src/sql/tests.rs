@@ -9,6 +9,7 @@ use cambium_model::stacktrace::{LocationId, PathHash};
 use cambium_model::symbols::{Function, Line, Location};
 use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_runtime::clock::SystemClock;
+use cambium_runtime::metrics::Metrics;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::displayable;
@@ -23,7 +24,7 @@ fn world() -> World {
 
 fn symbols() -> Arc<Symbols> {
     let clock = Arc::new(SystemClock::new());
-    Arc::new(Symbols::new(Arc::new(MemoryStore::new()), clock, &Default::default()))
+    Arc::new(Symbols::new(Arc::new(MemoryStore::new()), clock, &Default::default(), &Metrics::new()))
 }
 
 fn runtime(bytes: usize) -> Arc<RuntimeEnv> {

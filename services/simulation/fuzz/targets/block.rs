@@ -16,6 +16,7 @@ use cambium_blocks::{BlockSource, Error, Source};
 use cambium_model::block::BlockMeta;
 use cambium_model::time::TimeRange;
 use cambium_proto::wire::metastore::BlockEntry;
+use cambium_runtime::metrics::Metrics;
 use futures::TryStreamExt;
 use libfuzzer_sys::fuzz_target;
 use object_store::memory::InMemory;
@@ -89,7 +90,7 @@ async fn read_all(meta: BlockMeta, object: Bytes) -> Result<(), Error> {
     if store.put(&Path::from(meta.path.as_str()), object.into()).await.is_err() {
         return Ok(()); // not a path that a store takes
     }
-    let (cache, meta) = (Arc::new(Cache::new(CACHE_BYTES)), Arc::new(meta));
+    let (cache, meta) = (Arc::new(Cache::new(CACHE_BYTES, &Metrics::new())), Arc::new(meta));
     for index in 0..meta.datasets.len() {
         let source = BlockSource::new(Arc::clone(&store), Arc::clone(&cache), Arc::clone(&meta), index);
         read_dataset(&source).await?;

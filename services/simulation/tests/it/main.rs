@@ -20,6 +20,8 @@ mod recovery;
 
 mod bad_input;
 
+mod caches;
+
 mod isolation;
 
 mod grpc;

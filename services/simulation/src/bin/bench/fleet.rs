@@ -14,6 +14,7 @@ use cambium_loadtest::w::{Shape, Workload};
 use cambium_model::block::{BlockMeta, LogId, LogRange, Offset, Partition};
 use cambium_model::limits::TenantLimits;
 use cambium_model::tenant::{Tenant, TenantId, TenantNumber};
+use cambium_runtime::metrics::Metrics;
 
 /// Time of the first round: in the middle of a rollup bucket, as heads begin anywhere.
 pub const START_NS: i64 = 1_700_000_530_000_000_000;
@@ -77,7 +78,11 @@ impl Fleet {
         let block = self.encode(0, Compression::Hot)?;
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         writer::put(&*store, &block).await?;
-        Ok(Stored { store, cache: Arc::new(Cache::new(CACHE_BYTES)), meta: Arc::new(block.meta) })
+        Ok(Stored {
+            store,
+            cache: Arc::new(Cache::new(CACHE_BYTES, &Metrics::new())),
+            meta: Arc::new(block.meta),
+        })
     }
 }
 
@@ -89,7 +94,7 @@ impl Stored {
 
     /// The same, with nothing cached.
     pub fn cold_source(&self) -> BlockSource {
-        let cache = Arc::new(Cache::new(CACHE_BYTES));
+        let cache = Arc::new(Cache::new(CACHE_BYTES, &Metrics::new()));
         BlockSource::new(Arc::clone(&self.store), cache, Arc::clone(&self.meta), 0)
     }
 }

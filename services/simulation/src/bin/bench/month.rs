@@ -172,7 +172,7 @@ impl Month {
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&kv)));
         let tenants = Arc::new(Tenants::new(Arc::clone(&kv), Arc::clone(&shared)));
         let tenant = tenants.resolve_or_create(&TenantId::anonymous()).await?;
-        let names = Symbols::new(Arc::clone(&kv), Arc::clone(&shared), &symbols::Config::default());
+        let names = Symbols::new(Arc::clone(&kv), Arc::clone(&shared), &symbols::Config::default(), &metrics);
         let located: Vec<_> = workload.locations().map(|(id, location)| (id, location.clone())).collect();
         for some in located.chunks(10_000) {
             names.write_missing(tenant.number, some).await?;
@@ -199,7 +199,7 @@ impl Month {
             tenants,
             symbols: Arc::new(names),
             store: Arc::clone(&store),
-            cache: Arc::new(Cache::new(cambium_server::Config::default().blocks.cache_bytes.0)),
+            cache: Arc::new(Cache::new(cambium_server::Config::default().blocks.cache_bytes.0, &metrics)),
             heads: Arc::new(NoHeads),
             limits,
             clock: Arc::new(SystemClock::new()),

@@ -71,8 +71,8 @@ impl Questions {
     fn new(stored: &Stored, heads: Vec<Arc<dyn Source>>) -> Self {
         let kv: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let config = symbols::Config::default();
-        let symbols = Arc::new(Symbols::new(Arc::clone(&kv), Arc::clone(&clock), &config));
+        let (config, metrics) = (symbols::Config::default(), Metrics::new());
+        let symbols = Arc::new(Symbols::new(Arc::clone(&kv), Arc::clone(&clock), &config, &metrics));
         // Workload W is of another time.
         let defaults = TenantLimits { retention_secs: 0, ..TenantLimits::default() };
         let (sender, limits) = watch::channel(Arc::new(Overrides { defaults, ..Overrides::default() }));
@@ -85,7 +85,7 @@ impl Questions {
             heads: Arc::new(FixedHeads(heads)),
             limits,
             clock,
-            metrics: Metrics::new(),
+            metrics,
         };
         // Sums are to be made, not to be remembered.
         let config = Config { partial_trees_bytes: ByteSize(0), ..Config::default() };
