@@ -8,16 +8,17 @@
 //!
 //! Laws: no byte is believed before its checksum; whatever a block says is checked where it is decoded, so that a
 //! corrupt one gives an error that names section and reason, never a panic; no more bytes are fetched than the rows
-//! asked for lie in, rounded to pieces of 256 KiB.
+//! asked for lie in, rounded to pieces of 256 KiB or to a section of at most 512; what is known to be needed is asked for
+//! at once.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cambium_model::block::{BlockMeta, SectionKind};
+use cambium_model::block::{BlockMeta, DatasetMeta, SectionKind};
 use cambium_model::profile::SampleLabels;
-use cambium_model::time::{ROLLUP_BUCKET_NS, TimeRange, bucket_start};
+use cambium_model::time::{COARSE_BUCKET_NS, ROLLUP_BUCKET_NS, TimeRange, bucket_start};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
@@ -56,7 +57,7 @@ pub(crate) mod unpack;
 
 use fetch::{Dataset, count};
 use rollup::SeriesBuckets;
-use scan::{Step, push_step};
+use scan::{Part, Step, push_step};
 use side::{ProfileTable, StackTable};
 
 /// How much of an object's end is read first: most tables of contents fit.
@@ -114,55 +115,95 @@ impl BlockSource {
         Self { dataset: Arc::new(Dataset::new(store, cache, block, dataset_index, budget)) }
     }
 
-    async fn sum(
-        &self,
-        scan: &TreeScan,
-        series: &Arc<SeriesTable>,
-        mut sums: Accumulator,
-    ) -> Result<Accumulator, Error> {
+    /// What is to be added up.
+    async fn sum(&self, mut plan: SumPlan, series: &SeriesTable, ahead: Ahead) -> Result<Vec<Part>, Error> {
         let dataset = &*self.dataset;
         let (first_ns, last_ns) = (dataset.meta().first_ns, dataset.meta().last_ns);
-        let (table, rows, range) = (Arc::clone(series), scan.rows.clone(), scan.range);
-        let mut plan = offload(move |_| Ok(SumPlan::new(&table, &rows, range))).await?;
+        let mut parts = Vec::new();
         for (kind, take) in ROLLUPS {
             if plan.has_windows(first_ns, last_ns) {
                 let index = dataset.rollup_index(kind).await?;
                 let taken = take(&mut plan, &index.rows);
                 let mut steps = Vec::with_capacity(taken.len());
                 taken.iter().for_each(|key| push_step(&mut steps, index.rows[key].clone(), None));
-                sums = scan::add(dataset, kind, "sum", &steps, sums).await?;
+                parts.push((kind, steps));
             }
         }
         let mut reads = plan.reads(series);
-        reads.iter_mut().for_each(|read| read.windows.retain(|window| window.touches(first_ns, last_ns)));
-        reads.retain(|read| !read.windows.is_empty());
+        retain_touched(&mut reads, first_ns, last_ns);
         if reads.iter().flat_map(|read| &read.windows).any(holds_a_bucket)
-            && let Some(buckets) = dataset.series_buckets().await?
+            && let Some(buckets) = match ahead.buckets {
+                Some(buckets) => Some(buckets),
+                None => dataset.series_buckets().await?,
+            }
         {
-            let (steps, left) = offload(move |_| Ok(series_steps(&buckets, &reads))).await?;
+            let (steps, mut left) = offload(move |_| Ok(series_steps(&buckets, &reads))).await?;
+            retain_touched(&mut left, first_ns, last_ns);
             reads = left;
-            sums = scan::add(dataset, SectionKind::SeriesRollup, "sum", &steps, sums).await?;
+            parts.push((SectionKind::SeriesRollup, steps));
         }
-        if reads.is_empty() || dataset.meta().is_downsampled() {
-            return Ok(sums);
+        if !reads.is_empty() && !dataset.meta().is_downsampled() {
+            let profiles = match ahead.profiles {
+                Some(profiles) => profiles,
+                None => dataset.profiles().await?,
+            };
+            let steps = offload(move |_| Ok(read_steps(&profiles, &reads))).await?;
+            parts.push((SectionKind::Samples, steps));
         }
-        let profiles = dataset.profiles().await?;
-        let steps = offload(move |_| Ok(read_steps(&profiles, &reads))).await?;
-        scan::add(dataset, SectionKind::Samples, "value", &steps, sums).await
+        Ok(parts)
     }
 
-    /// The sums of the profiles that `pick` picks of each series.
-    async fn picked(&self, scan: &TreeScan, sums: Accumulator) -> Result<Accumulator, Error> {
+    /// The profiles that `pick` picks of each series, or what is left of them.
+    async fn picked(&self, scan: &TreeScan, ahead: Ahead) -> Result<Vec<Part>, Error> {
         let scan = scan.clone();
-        if self.is_downsampled() {
-            let Pick::Mean(counts) = scan.pick else { return Err(self.downsampled(scan.range)) };
-            let Some(buckets) = self.dataset.series_buckets().await? else { return Ok(sums) };
-            let steps = offload(move |_| Ok(mean_steps(&buckets, &scan.rows, scan.range, &counts))).await?;
-            return scan::add(&self.dataset, SectionKind::SeriesRollup, "sum", &steps, sums).await;
-        }
-        let profiles = self.dataset.profiles().await?;
+        let Some(profiles) = ahead.profiles else { return self.picked_sums(scan, ahead.buckets).await };
         let steps = offload(move |_| Ok(pick_steps(&profiles, &scan))).await?;
-        scan::add(&self.dataset, SectionKind::Samples, "value", &steps, sums).await
+        Ok(vec![(SectionKind::Samples, steps)])
+    }
+
+    /// The same where there are no samples: means of whole buckets, and nothing of single profiles.
+    async fn picked_sums(
+        &self,
+        scan: TreeScan,
+        buckets: Option<Arc<SeriesBuckets>>,
+    ) -> Result<Vec<Part>, Error> {
+        let counts = match scan.pick {
+            Pick::Mean(counts) => counts,
+            Pick::At(times) if times.iter().all(Option::is_none) => return Ok(Vec::new()),
+            _ => return Err(self.downsampled(scan.range)),
+        };
+        let Some(buckets) = buckets else { return Ok(Vec::new()) };
+        let steps = offload(move |_| Ok(mean_steps(&buckets, &scan.rows, scan.range, &counts))).await?;
+        Ok(vec![(SectionKind::SeriesRollup, steps)])
+    }
+
+    /// Loads together what a sum cannot do without: one after the other, each would wait for the store again.
+    async fn load_ahead(&self, needs: Needs) -> Result<Ahead, Error> {
+        let dataset = &*self.dataset;
+        let load_rollups = |kind, is_needed| async move {
+            if is_needed { dataset.rollup_index(kind).await.map(drop) } else { Ok(()) }
+        };
+        let load_buckets = async {
+            if !needs.series_rollups {
+                return Ok(None);
+            }
+            let pages = dataset.pages(SectionKind::SeriesRollup);
+            tokio::try_join!(dataset.series_buckets(), pages).map(|(buckets, _)| buckets)
+        };
+        let load_profiles = async {
+            if !needs.samples {
+                return Ok(None);
+            }
+            let pages = dataset.pages(SectionKind::Samples);
+            tokio::try_join!(dataset.profiles(), pages).map(|(profiles, _)| Some(profiles))
+        };
+        let (buckets, profiles, (), ()) = tokio::try_join!(
+            load_buckets,
+            load_profiles,
+            load_rollups(SectionKind::CoarseRollup, needs.coarse_rollups),
+            load_rollups(SectionKind::Rollup, needs.rollups),
+        )?;
+        Ok(Ahead { buckets, profiles })
     }
 
     /// What is left of the samples in the range.
@@ -184,10 +225,65 @@ type Take = fn(&mut SumPlan, &BTreeMap<RollupKey, Range<u64>>) -> Vec<RollupKey>
 const ROLLUPS: [(SectionKind, Take); 2] =
     [(SectionKind::CoarseRollup, SumPlan::take_coarse), (SectionKind::Rollup, SumPlan::take_fine)];
 
+/// Which parts of a dataset a sum cannot do without, as far as that can be told before any of them is read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needs {
+    coarse_rollups: bool,
+    rollups: bool,
+    series_rollups: bool,
+    samples: bool,
+}
+
+impl Needs {
+    fn new(meta: &DatasetMeta, plan: &SumPlan, range: &TimeRange) -> Self {
+        let touches = |window: &TimeRange| window.touches(meta.first_ns, meta.last_ns);
+        if !touches(range) {
+            return Self::default();
+        }
+        let is_cut = |width_ns| edges(range, width_ns).iter().any(touches);
+        if plan.has_windows(meta.first_ns, meta.last_ns) {
+            let coarse_rollups = meta.section(SectionKind::CoarseRollup).is_some();
+            let rollups = !coarse_rollups || is_cut(COARSE_BUCKET_NS);
+            let samples = is_cut(ROLLUP_BUCKET_NS) && !meta.is_downsampled();
+            return Self { coarse_rollups, rollups, series_rollups: false, samples };
+        }
+        let series_rollups = meta.section(SectionKind::SeriesRollup).is_some() && holds_a_bucket(range);
+        let samples = (!series_rollups || is_cut(ROLLUP_BUCKET_NS)) && !meta.is_downsampled();
+        Self { series_rollups, samples, ..Self::default() }
+    }
+
+    /// Where profiles count one by one.
+    fn of_profiles(meta: &DatasetMeta) -> Self {
+        let series_rollups = meta.is_downsampled();
+        Self { series_rollups, samples: !series_rollups, ..Self::default() }
+    }
+}
+
+/// What has been loaded of it, but for what is small enough to stay in the cache.
+#[derive(Debug)]
+struct Ahead {
+    buckets: Option<Arc<SeriesBuckets>>,
+    profiles: Option<Arc<ProfileTable>>,
+}
+
+/// What of the range lies in buckets that it cuts.
+fn edges(range: &TimeRange, width_ns: i64) -> Vec<TimeRange> {
+    let (after, before) = (range.start_ns.rem_euclid(width_ns), range.end_ns.rem_euclid(width_ns));
+    let first = TimeRange::new(range.start_ns, range.start_ns.saturating_add(width_ns - after));
+    let last = TimeRange::new(range.end_ns.saturating_sub(before), range.end_ns);
+    [(after, first), (before, last)].into_iter().filter(|(cut, _)| *cut != 0).map(|(_, edge)| edge).collect()
+}
+
 /// Whether a bucket may lie whole inside the window.
 fn holds_a_bucket(window: &TimeRange) -> bool {
     let first_ns = bucket_start(window.start_ns.saturating_add(ROLLUP_BUCKET_NS - 1));
     is_whole(first_ns, ROLLUP_BUCKET_NS, window)
+}
+
+/// Drops the windows in which nothing was collected.
+fn retain_touched(reads: &mut Vec<Read>, first_ns: i64, last_ns: i64) {
+    reads.iter_mut().for_each(|read| read.windows.retain(|window| window.touches(first_ns, last_ns)));
+    reads.retain(|read| !read.windows.is_empty());
 }
 
 /// Rollups of series to add, and what is left to be read.
@@ -333,17 +429,22 @@ impl Source for BlockSource {
 
     async fn tree(&self, scan: &TreeScan) -> Result<PartialTree, Error> {
         self.check_rows(&scan.rows);
-        let (stacks, series) = tokio::try_join!(self.dataset.stacks(), self.dataset.series())?;
-        let count = stacks.node_of_stack.len();
         let scan = &TreeScan { range: self.tree_range(scan.range), ..scan.clone() };
-        let sums = match &scan.pick {
-            Pick::Sum => self.sum(scan, &series, Accumulator::sum(count)).await?,
-            Pick::Mean(_) => self.picked(scan, Accumulator::mean(count)).await?,
-            Pick::At(times) if self.is_downsampled() && times.iter().all(Option::is_none) => {
-                Accumulator::sum(count)
-            }
-            Pick::At(_) => self.picked(scan, Accumulator::sum(count)).await?,
+        let series = self.dataset.series().await?;
+        let (table, rows, range) = (Arc::clone(&series), scan.rows.clone(), scan.range);
+        let plan = offload(move |_| Ok(SumPlan::new(&table, &rows, range))).await?;
+        let needs = match scan.pick {
+            Pick::Sum => Needs::new(self.dataset.meta(), &plan, &range),
+            Pick::Mean(_) | Pick::At(_) => Needs::of_profiles(self.dataset.meta()),
         };
+        let (stacks, ahead) = tokio::try_join!(self.dataset.stacks(), self.load_ahead(needs))?;
+        let count = stacks.node_of_stack.len();
+        let (parts, sums) = match scan.pick {
+            Pick::Sum => (self.sum(plan, &series, ahead).await?, Accumulator::sum(count)),
+            Pick::Mean(_) => (self.picked(scan, ahead).await?, Accumulator::mean(count)),
+            Pick::At(_) => (self.picked(scan, ahead).await?, Accumulator::sum(count)),
+        };
+        let sums = scan::add(&self.dataset, &parts, sums).await?;
         let sums =
             sums.finish().map_err(|_| Error::Overflow { profile_type: series.type_name(&scan.rows) })?;
         let tree = Arc::clone(&stacks.tree);
@@ -356,7 +457,11 @@ impl Source for BlockSource {
         if self.is_downsampled() {
             return Err(self.downsampled(scan.range));
         }
-        let (profiles, stacks) = tokio::try_join!(self.dataset.profiles(), self.dataset.stacks())?;
+        let (profiles, stacks, _) = tokio::try_join!(
+            self.dataset.profiles(),
+            self.dataset.stacks(),
+            self.dataset.pages(SectionKind::Samples)
+        )?;
         let runs = match &scan.at {
             None => profile_runs(&profiles, &scan.rows, scan.range),
             Some(times) => picked_at(&profiles, &scan.rows, scan.range, times),

@@ -22,7 +22,7 @@ use crate::series_table::SeriesTable;
 use crate::source::{Budget, ScanStats};
 use crate::toc::section_name;
 
-/// A dataset of at most this many bytes is fetched by one request and kept whole.
+/// A dataset of at most this many bytes is fetched by one request and kept whole. A section too is fetched with its footer.
 const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// Pieces that are not wanted are fetched too where no more than this many lie between two that are.
 const GAP_PIECES_MAX: u32 = 2;
@@ -193,18 +193,28 @@ impl Dataset {
         let load = Box::pin(async {
             let place = self.place(kind)?;
             let (start, length) = (place.section.offset, place.section.length);
-            let mut wanted = tail_guess(&place);
-            loop {
+            let mut wanted = if length <= WHOLE_BYTES_MAX { length } else { tail_guess(&place) };
+            let (pages, tail) = loop {
                 let range = start + length - wanted..start + length;
                 let tail = self.read(vec![range]).await?.remove(0);
                 if tail.len() as u64 != wanted {
                     return Err(place.corrupt("ends early"));
                 }
                 match Pages::parse(&place, &tail)? {
-                    Parsed::Pages(pages) => return Ok(*pages),
+                    Parsed::Pages(pages) => break (pages, tail),
                     Parsed::Needs(needed) => wanted = needed,
                 }
+            };
+            if wanted < length {
+                return Ok(*pages);
             }
+            let (pages, pieces) = offload(move |_| {
+                let pieces = split(&pages, &[0..pages.piece_count()], &[tail])?;
+                Ok((pages, pieces))
+            })
+            .await?;
+            self.keep(kind, &pieces);
+            Ok(*pages)
         });
         self.cache.part(&self.key, Part::Pages(kind), load).await
     }
@@ -255,14 +265,18 @@ impl Dataset {
             let fetched = self.read(runs.iter().map(range).collect()).await?;
             let checked = Arc::clone(pages);
             let new = offload(move |_| split(&checked, &runs, &fetched)).await?;
-            for (piece, bytes) in &new {
-                self.cache.keep_piece(&self.key, kind, *piece, bytes.clone());
-            }
+            self.keep(kind, &new);
             held.extend(new);
             held.sort_unstable_by_key(|(piece, _)| *piece);
             held.dedup_by_key(|(piece, _)| *piece);
         }
         Ok(Arc::new(Pieces::new(&pages.place, held)))
+    }
+
+    fn keep(&self, kind: SectionKind, pieces: &[(u32, Bytes)]) {
+        for (piece, bytes) in pieces {
+            self.cache.keep_piece(&self.key, kind, *piece, bytes.clone());
+        }
     }
 
     /// Ranges of the object.

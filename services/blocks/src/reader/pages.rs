@@ -105,7 +105,7 @@ impl Pages {
             return Err(place.corrupt("footer reaches beyond the section"));
         };
         let mut held = Vec::with_capacity(pages.checksums.len());
-        for piece in 0..pages.checksums.len() as u32 {
+        for piece in 0..pages.piece_count() {
             let range = pages.piece_range(piece);
             let bytes = bytes.slice(range.start as usize..range.end as usize);
             pages.check_piece(piece, &bytes)?;
@@ -196,6 +196,10 @@ impl Pages {
         let pieces = bytes.start / CHECKED_BYTES as u64..=(bytes.end - 1) / CHECKED_BYTES as u64;
         wanted.extend(pieces.map(|piece| piece as u32));
         Ok(())
+    }
+
+    pub(crate) fn piece_count(&self) -> u32 {
+        self.checksums.len() as u32
     }
 
     /// The bytes of a piece, in the section.

@@ -21,8 +21,8 @@ use crate::writer::section::PAGE_ROWS;
 
 /// Rows decoded at a time, at most: those of a page. Two columns of a batch stay in a core's own caches.
 const BATCH_ROWS: u64 = PAGE_ROWS as u64;
-/// Windows whose bytes are being fetched while an earlier one is summed.
-const WINDOWS_AHEAD: usize = 2;
+/// Windows whose bytes are being fetched while an earlier one is summed: wide rollups, narrow ones and samples at once.
+const WINDOWS_AHEAD: usize = 3;
 
 /// Rows to add, in ascending order.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,14 +43,20 @@ pub(super) fn push_step(steps: &mut Vec<Step>, rows: Range<u64>, ends_series: Op
     }
 }
 
+/// Rows of a section to add.
+pub(super) type Part = (SectionKind, Vec<Step>);
+
 /// The steps inside one row group.
 #[derive(Debug)]
 struct Window {
+    pages: Arc<Pages>,
+    /// Those to read.
+    columns: Vec<usize>,
     group: usize,
     steps: Vec<Step>,
 }
 
-fn windows(pages: &Pages, steps: &[Step]) -> Vec<Window> {
+fn windows(pages: &Arc<Pages>, columns: &[usize], steps: &[Step]) -> Vec<Window> {
     let mut windows: Vec<Window> = Vec::new();
     for step in steps {
         for (group, rows) in pages.by_group(&step.rows) {
@@ -58,36 +64,38 @@ fn windows(pages: &Pages, steps: &[Step]) -> Vec<Window> {
             let part = Step { rows, ends_series };
             match windows.last_mut() {
                 Some(window) if window.group == group => window.steps.push(part),
-                _ => windows.push(Window { group, steps: vec![part] }),
+                _ => windows.push(Window {
+                    pages: Arc::clone(pages),
+                    columns: columns.to_vec(),
+                    group,
+                    steps: vec![part],
+                }),
             }
         }
     }
     windows
 }
 
-/// Adds rows of `samples` or `rollup` to the sums. `values` names the column of values.
+/// Adds rows of `samples` and of rollups to the sums.
 pub(super) async fn add(
     dataset: &Dataset,
-    kind: SectionKind,
-    values: &'static str,
-    steps: &[Step],
+    parts: &[Part],
     mut sums: Accumulator,
 ) -> Result<Accumulator, Error> {
-    if steps.is_empty() {
-        return Ok(sums);
+    let mut all = Vec::new();
+    for (kind, steps) in parts.iter().filter(|(_, steps)| !steps.is_empty()) {
+        let pages = dataset.pages(*kind).await?;
+        let (values, counter) = match kind {
+            SectionKind::Samples => ("value", &dataset.counters.sample_rows),
+            _ => ("sum", &dataset.counters.rollup_rows),
+        };
+        count(counter, steps.iter().map(|step| step.rows.end - step.rows.start).sum());
+        all.extend(windows(&pages, &[pages.column("stack")?, pages.column(values)?], steps));
     }
-    let pages = dataset.pages(kind).await?;
-    let columns = [pages.column("stack")?, pages.column(values)?];
-    let counter = match kind {
-        SectionKind::Samples => &dataset.counters.sample_rows,
-        _ => &dataset.counters.rollup_rows,
-    };
-    count(counter, steps.iter().map(|step| step.rows.end - step.rows.start).sum());
-    let mut fetched = std::pin::pin!(fetch_ahead(dataset, &pages, steps, columns.to_vec()));
+    let mut fetched = std::pin::pin!(fetch_ahead(dataset, all));
     while let Some((window, pieces)) = fetched.try_next().await? {
-        let pages = Arc::clone(&pages);
         sums = offload(move |caller| {
-            add_window(&pages, &pieces, &window, columns, &mut sums, caller)?;
+            add_window(&window, &pieces, &mut sums, caller)?;
             Ok(sums)
         })
         .await?;
@@ -95,38 +103,32 @@ pub(super) async fn add(
     Ok(sums)
 }
 
-fn fetch_ahead<'a>(
-    dataset: &'a Dataset,
-    pages: &'a Arc<Pages>,
-    steps: &[Step],
-    columns: Vec<usize>,
-) -> impl futures::Stream<Item = Result<(Window, Arc<Pieces>), Error>> + 'a {
-    stream::iter(windows(pages, steps))
-        .map(move |window| {
-            let columns = columns.clone();
-            async move {
-                let mut wanted = Vec::new();
-                for column in columns {
-                    let rows = window.steps.iter().map(|step| step.rows.clone());
-                    pages.want(window.group, column, rows, &mut wanted)?;
-                }
-                let pieces = dataset.pieces(pages, wanted).await?;
-                Ok((window, pieces))
+fn fetch_ahead(
+    dataset: &Dataset,
+    windows: Vec<Window>,
+) -> impl futures::Stream<Item = Result<(Window, Arc<Pieces>), Error>> {
+    stream::iter(windows)
+        .map(move |window| async move {
+            let mut wanted = Vec::new();
+            for column in &window.columns {
+                let rows = window.steps.iter().map(|step| step.rows.clone());
+                window.pages.want(window.group, *column, rows, &mut wanted)?;
             }
+            let pieces = dataset.pieces(&window.pages, wanted).await?;
+            Ok((window, pieces))
         })
         .buffered(WINDOWS_AHEAD)
 }
 
 fn add_window(
-    pages: &Pages,
-    pieces: &Arc<Pieces>,
     window: &Window,
-    [stack_column, value_column]: [usize; 2],
+    pieces: &Arc<Pieces>,
     sums: &mut Accumulator,
     caller: &Caller,
 ) -> Result<(), Error> {
-    let mut stack_cursor = pages.u32_cursor(pieces, window.group, stack_column)?;
-    let mut value_cursor = pages.i64_cursor(pieces, window.group, value_column)?;
+    let pages = &window.pages;
+    let mut stack_cursor = pages.u32_cursor(pieces, window.group, window.columns[0])?;
+    let mut value_cursor = pages.i64_cursor(pieces, window.group, window.columns[1])?;
     let (mut stacks, mut values) = (Vec::new(), Vec::new());
     for step in &window.steps {
         for rows in batches(&step.rows, pages.group_rows(window.group).start) {
@@ -174,10 +176,11 @@ pub(super) async fn samples(
     let label_set = pages.find_column("label_set");
     let columns: Vec<usize> = [stack, value].into_iter().chain(label_set).collect();
     count(&dataset.counters.sample_rows, steps.iter().map(|step| step.rows.end - step.rows.start).sum());
-    let mut fetched = std::pin::pin!(fetch_ahead(dataset, &pages, &steps, columns));
+    let mut fetched = std::pin::pin!(fetch_ahead(dataset, windows(&pages, &columns, &steps)));
     while let Some((window, pieces)) = fetched.try_next().await? {
-        let (pages, stacks) = (Arc::clone(&pages), Arc::clone(stacks));
+        let stacks = Arc::clone(stacks);
         batch = offload(move |_| {
+            let pages = &window.pages;
             let [mut ids, mut labels] = [Vec::new(), Vec::new()];
             let mut stack_cursor = pages.u32_cursor(&pieces, window.group, stack)?;
             let mut value_cursor = pages.i64_cursor(&pieces, window.group, value)?;

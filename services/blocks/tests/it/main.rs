@@ -17,4 +17,6 @@ mod oracle;
 
 mod pyarrow;
 
+mod requests;
+
 mod store;
