@@ -49,6 +49,15 @@ impl DurableLocal {
         Ok(Self { inner: Arc::new(inner), root: root.into(), staged: Arc::default() })
     }
 
+    /// Removes what a process that died has left of objects it was putting; nobody may put any meanwhile. Returns how many
+    /// files.
+    ///
+    /// # Errors
+    /// Any that listing or removing gives.
+    pub fn remove_unfinished(&self) -> io::Result<u64> {
+        remove_staged(&self.root)
+    }
+
     fn file_path(&self, location: &Path) -> Result<PathBuf> {
         self.inner.path_to_filesystem(location)
     }
@@ -74,6 +83,26 @@ impl fmt::Display for DurableLocal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DurableLocal({})", self.root.display())
     }
+}
+
+fn remove_staged(folder: &FilePath) -> io::Result<u64> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            removed += remove_staged(&entry.path())?;
+        } else if is_staged(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether it is a name of [`DurableLocal::staging_path`], or one that `LocalFileSystem` gives to an upload.
+fn is_staged(name: &str) -> bool {
+    let digits = name.rsplit_once('#').map(|(_, digits)| digits);
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Runs file work where it may block.
@@ -253,6 +282,18 @@ mod tests {
         assert_eq!(names(&store), ["a/b/c.blk"], "no unfinished file is left");
         store.delete(&path).await.unwrap();
         assert!(matches!(store.head(&path).await, Err(object_store::Error::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_has_left_unfinished_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableLocal::open(folder.path()).unwrap();
+        store.put(&Path::from("a/b"), "whole".into()).await.unwrap();
+        let mut upload = store.put_multipart(&Path::from("a/large")).await.unwrap();
+        upload.put_part("part".into()).await.unwrap();
+        fs::write(store.staging_path(&folder.path().join("a/small")), "part").unwrap();
+        assert_eq!([store.remove_unfinished().unwrap(), store.remove_unfinished().unwrap()], [2, 0]);
+        assert_eq!(names(&store), ["a/b"]);
     }
 
     #[tokio::test]

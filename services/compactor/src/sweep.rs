@@ -30,6 +30,7 @@ pub async fn garbage(catalogue: &Catalogue, store: &dyn ObjectStore, now_ns: i64
         if due.is_empty() {
             return Ok(deleted);
         }
+        fail::fail_point!("sweep-before-delete");
         for garbage in &due {
             delete(store, &garbage.path).await?;
         }
@@ -90,6 +91,7 @@ pub async fn delete_orphans(
 ) -> Result<u64, Error> {
     let mut deleted = 0;
     for path in found.intersection(before) {
+        fail::fail_point!("orphan-before-delete");
         delete(store, path).await?;
         deleted += 1;
     }

@@ -291,6 +291,7 @@ pub(crate) async fn delete_all(store: &dyn KvStore, range: KeyRange, at_once: us
             async { Ok::<_, Error>(Step::Commit(txn, ())) }
         })
         .await?;
+        fail::fail_point!("kv-deleted-some");
     }
 }
 

@@ -124,6 +124,7 @@ impl Tenants {
 
     /// Deletes the tenant of this name, if there is one. Its profiles are out of sight at once.
     pub async fn retire(&self, id: &TenantId) -> Result<(), Error> {
+        fail::fail_point!("retire-before-commit");
         kv::transact(&*self.store, |snapshot| async move {
             let key = keys::tenant(id);
             let Some(value) = snapshot.get(&key).await? else { return Ok(Step::Done(())) };
@@ -136,6 +137,7 @@ impl Tenants {
             Ok::<_, Error>(Step::Commit(txn, ()))
         })
         .await?;
+        fail::fail_point!("retire-after-commit");
         self.cache.invalidate(id);
         Ok(())
     }
@@ -150,6 +152,7 @@ impl Tenants {
         for range in keys::of_tenant(tenant) {
             kv::delete_all(&*self.store, range, ERASED_AT_ONCE).await?;
         }
+        fail::fail_point!("erase-before-state");
         kv::transact(&*self.store, |snapshot| async move {
             let key = keys::retired(tenant);
             let Some(value) = snapshot.get(&key).await? else { return Ok(Step::Done(())) };

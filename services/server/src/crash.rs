@@ -1,10 +1,26 @@
-//! Dies at a named point, for the tests of durability. Built only with the feature `failpoints`.
+//! What only a process under test does: dies at a named point, lives faster. Built only with the feature `failpoints`;
+//! without it the variables are refused, so that a test cannot believe in what never was.
 //!
 //! `CAMBIUM_CRASH_AT=flush-before-commit` kills the process with SIGKILL when it first gets there,
-//! `CAMBIUM_CRASH_AT=flush-before-commit:3` at the third time.
+//! `CAMBIUM_CRASH_AT=flush-before-commit:3` at the third time. `CAMBIUM_CLOCK` is a [`FastClock`].
 
-/// Arms the point that the environment names; without the feature the variable is refused, so that a test cannot
-/// believe that it crashed something.
+use std::sync::Arc;
+
+use cambium_runtime::clock::{Clock, FastClock, SystemClock};
+
+/// The clock of the process: the machine's, unless the environment names another.
+pub fn clock() -> Result<Arc<dyn Clock>, String> {
+    match std::env::var("CAMBIUM_CLOCK") {
+        Err(_) => Ok(Arc::new(SystemClock::new())),
+        Ok(text) if cfg!(feature = "failpoints") => {
+            let clock: FastClock = text.parse().map_err(|error| format!("CAMBIUM_CLOCK: {error}"))?;
+            Ok(Arc::new(clock))
+        }
+        Ok(text) => Err(format!("CAMBIUM_CLOCK={text}: this binary was built without failpoints")),
+    }
+}
+
+/// Arms the point that the environment names.
 pub fn arm() -> Result<(), String> {
     let Ok(point) = std::env::var("CAMBIUM_CRASH_AT") else {
         return Ok(());

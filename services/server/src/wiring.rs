@@ -25,13 +25,14 @@ use cambium_model::limits::Overrides;
 use cambium_model::tenant::Tenant;
 use cambium_querier::heads::HeadsError;
 use cambium_querier::{Heads, Querier};
-use cambium_runtime::clock::{Clock, SystemClock};
+use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
 use cambium_runtime::tasks::Tasks;
 use object_store::ObjectStore;
 use tokio::sync::watch;
 
 use crate::Config;
+use crate::crash;
 use crate::http;
 use crate::self_profile::SelfProfiler;
 
@@ -66,7 +67,7 @@ struct Shared {
 impl Running {
     /// Opens the data folder, replays the log, builds every role and listens.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock = crash::clock().map_err(anyhow::Error::msg)?;
         let tasks = Tasks::new();
         let (stop, stopped) = watch::channel(false);
         let limits = watch_overrides(&config, &clock, &tasks)?;
@@ -74,6 +75,11 @@ impl Running {
         let metrics = Metrics::new();
         let folder = config.data_dir.join("blocks");
         let folder = Arc::new(DurableLocal::open(&folder).context("open the folder of blocks")?);
+        // Whoever has the metadata store open is the only one that puts blocks here.
+        let unfinished = folder.remove_unfinished().context("tidy the folder of blocks")?;
+        if unfinished > 0 {
+            tracing::info!(unfinished, "removed objects that a crash had interrupted");
+        }
         let shared = Shared {
             clock: Arc::clone(&clock),
             store: Arc::new(Guarded::new(folder, Bounds::LOCAL, Arc::clone(&clock), &metrics)),

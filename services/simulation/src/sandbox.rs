@@ -1,11 +1,13 @@
 //! A server as a process on a folder of its own, that a test can kill and start again.
 
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use cambium_runtime::clock::FastClock;
 use serde_json::Value;
 
 use crate::http::Client;
@@ -19,6 +21,8 @@ pub struct Sandbox {
     binary: PathBuf,
     folder: tempfile::TempDir,
     arguments: Vec<String>,
+    /// The clock of what is started, as text.
+    clock: Option<String>,
     process: Option<Process>,
 }
 
@@ -28,6 +32,8 @@ struct Process {
     public: String,
     internal: String,
     logs: std::thread::JoinHandle<Vec<String>>,
+    /// Where it is to die.
+    point: Option<String>,
 }
 
 impl Sandbox {
@@ -40,8 +46,25 @@ impl Sandbox {
             binary: binary.into(),
             folder: tempfile::tempdir().expect("a temporary folder"),
             arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+            clock: None,
             process: None,
         }
+    }
+
+    /// A copy of another one's folder, whose server must be stopped.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn copy_of(other: &Self, arguments: &[&str]) -> Self {
+        assert!(other.process.is_none(), "a folder that changes cannot be copied");
+        let copy = Self::new(&other.binary.to_string_lossy(), arguments);
+        copy_folder(other.data_dir(), copy.data_dir()).expect("a folder can be copied");
+        copy
+    }
+
+    /// Servers started from now on live by this clock; the binary must have failpoints.
+    pub fn set_clock(&mut self, clock: &FastClock) {
+        self.clock = Some(clock.to_string());
     }
 
     /// An empty folder with a server already running on it.
@@ -84,11 +107,15 @@ impl Sandbox {
             .args(["--log.format", "json", "--self-profiling.enabled=false"])
             .args(&self.arguments)
             .env_remove("CAMBIUM_CRASH_AT")
+            .env_remove("CAMBIUM_CLOCK")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         if let Some(point) = point {
             command.env("CAMBIUM_CRASH_AT", point);
+        }
+        if let Some(clock) = &self.clock {
+            command.env("CAMBIUM_CLOCK", clock);
         }
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()));
         let stderr = child.stderr.take().expect("piped above");
@@ -96,7 +123,8 @@ impl Sandbox {
         let logs = std::thread::spawn(move || read_logs(stderr, &sender));
         match ready.recv_timeout(DEADLINE) {
             Ok((public, internal)) => {
-                self.process = Some(Process { child, public, internal, logs });
+                let point = point.map(str::to_owned);
+                self.process = Some(Process { child, public, internal, logs, point });
                 Some(())
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -151,7 +179,7 @@ impl Sandbox {
         process.logs.join().unwrap_or_default()
     }
 
-    /// Waits until the server has died of itself.
+    /// Waits until the server has died at the armed point.
     ///
     /// # Panics
     /// When it has not after a minute.
@@ -160,7 +188,10 @@ impl Sandbox {
         let logs = process.logs;
         let (sender, ended) = mpsc::sync_channel(1);
         std::thread::spawn(move || sender.send(logs.join().unwrap_or_default()));
-        let logs = ended.recv_timeout(DEADLINE).expect("the server dies at the armed point");
+        let logs = ended.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+            let _ = process.child.kill();
+            panic!("{:?} was never reached: this test tests nothing", process.point)
+        });
         let _ = process.child.wait();
         logs
     }
@@ -190,6 +221,20 @@ impl Drop for Sandbox {
             let _ = process.child.wait();
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads the log to its end; tells the addresses as soon as the server says them.

@@ -1,7 +1,6 @@
 //! `kill -9` while blocks are merged: every profile is counted exactly once afterwards, whoever takes the job up again.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use cambium_loadtest::synthetic::Synthetic;
@@ -62,19 +61,6 @@ fn flushed() -> Sandbox {
     sandbox
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 fn check(client: &Client, point: &str) {
     for pod in 0..PROFILES {
         let total = client.total(&format!(r#"{QUERY}{{pod="p{pod}"}}"#));
@@ -92,8 +78,7 @@ fn blocks(client: &Client) -> u64 {
 fn every_profile_is_counted_once_whenever_the_compactor_is_killed() {
     let flushed = flushed();
     for point in POINTS {
-        let mut sandbox = Sandbox::new(BINARY, &["--compactor.interval", "20ms"]);
-        copy(flushed.data_dir(), sandbox.data_dir());
+        let mut sandbox = Sandbox::copy_of(&flushed, &["--compactor.interval", "20ms"]);
         if sandbox.start_crashing_at(Some(point)).is_some() {
             sandbox.wait_dead();
         }
@@ -111,8 +96,7 @@ fn every_profile_is_counted_once_whenever_the_compactor_is_killed() {
 /// A folder with one block of the last level.
 fn merged() -> Sandbox {
     let flushed = flushed();
-    let mut sandbox = Sandbox::new(BINARY, &["--compactor.interval", "20ms"]);
-    copy(flushed.data_dir(), sandbox.data_dir());
+    let mut sandbox = Sandbox::copy_of(&flushed, &["--compactor.interval", "20ms"]);
     sandbox.start();
     assert!((0..10_000).any(|_| blocks(&sandbox.client()) == 1), "not merged");
     sandbox.kill();
@@ -126,8 +110,7 @@ fn killed_at(
     arguments: &[&str],
     is_done: impl Fn(&Sandbox) -> bool,
 ) -> Sandbox {
-    let mut sandbox = Sandbox::new(BINARY, arguments);
-    copy(folder.data_dir(), sandbox.data_dir());
+    let mut sandbox = Sandbox::copy_of(folder, arguments);
     if sandbox.start_crashing_at(Some(point)).is_some() {
         sandbox.wait_dead();
     }
@@ -153,8 +136,7 @@ const LATER_POINTS: &[&str] = &[
 #[test]
 fn a_deletion_is_carried_out_once_whenever_the_compactor_is_killed() {
     // Nobody carries it out here: this one looks for work once an hour.
-    let mut folder = Sandbox::new(BINARY, &["--compactor.interval", "1h"]);
-    copy(merged().data_dir(), folder.data_dir());
+    let mut folder = Sandbox::copy_of(&merged(), &["--compactor.interval", "1h"]);
     folder.start();
     let parameters = [("match[]", r#"{pod=~"p[0-3]"}"#)];
     let answer = folder.client().post("/api/v1/deletions", &parameters, &[], &[]).unwrap();

@@ -18,6 +18,8 @@ mod durability;
 
 mod recovery;
 
+mod removal;
+
 mod bad_input;
 
 mod caches;
