@@ -38,6 +38,11 @@ fmt: ## format the code
 bench: packages ours ## the bars of docs/performance.md, with their ceilings; about 15 minutes
 	cargo run --profile quick-release -p cambium-simulation --bin bench
 
+.PHONY: soak
+soak: packages ours ## a day of running in MINUTES=30, with kills and checked sums; draws docs/soak.svg
+	cargo build --profile quick-release -p cambium-simulation --bins
+	cargo run --profile quick-release -p cambium-simulation --bin soak -- $(or $(MINUTES),30)
+
 .PHONY: loadtest
 loadtest: packages ours ## drive a running server with SCENARIO, verify its sums; ARGS: loadtest/README.md
 	cargo run --profile quick-release -p cambium-loadtest -- run --scenario $(SCENARIO) $(ARGS)

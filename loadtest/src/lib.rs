@@ -17,3 +17,5 @@ pub mod w1;
 pub mod fleet;
 
 pub mod synthetic;
+
+pub mod chart;

@@ -12,7 +12,6 @@ use crate::sampler::Lines;
 use crate::scenario::Scenario;
 use crate::verify::Outcome;
 
-mod chart;
 pub mod page;
 pub mod table;
 

@@ -30,5 +30,7 @@ mod grpc;
 
 mod own_profile;
 
+mod soak;
+
 /// The binary with failpoints.
 const BINARY: &str = env!("CARGO_BIN_EXE_cambium-under-test");

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use cambium_loadtest::chart::{Series, escaped, svg};
+
 use crate::recorder::{Line, LineOfOperation, Operation};
 use crate::report::Report;
-use crate::report::chart::{Series, escaped, svg};
 use crate::report::table::shown;
 
 /// Colours for light and dark, of text, lines and plots.

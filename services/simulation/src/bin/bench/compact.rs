@@ -24,8 +24,8 @@ use crate::Bench;
 use crate::ceiling::Ceiling;
 use crate::cpu::{best, process_time};
 use crate::fleet::{Fleet, LOG, START_NS, tenant};
-use crate::server::process::memory;
 use crate::table::{Row, Unit};
+use cambium_simulation::process::memory;
 
 const COMPACT_MIN: f64 = 10e6;
 /// Blocks that W is split into by time.

@@ -15,14 +15,12 @@ use cambium_loadtest::w::{self, Workload};
 use cambium_loadtest::w1::{self, W1};
 use cambium_model::block::BlockMeta;
 use cambium_runtime::clock::{Clock, SystemClock};
+use cambium_simulation::process::{disk_bytes, memory, server_time};
 use cambium_simulation::{Client, Sandbox};
 
 use crate::Bench;
 use crate::encode::sections;
 use crate::table::{Row, Unit};
-use process::{disk_bytes, memory, server_time};
-
-pub mod process;
 
 /// Connections that push at the same time.
 const CONNECTIONS: usize = 16;

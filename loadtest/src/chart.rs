@@ -9,7 +9,9 @@ const AROUND: (f64, f64, f64, f64) = (64.0, 20.0, 28.0, 24.0);
 const MARKS: f64 = 5.0;
 
 /// One line of a plot.
+#[derive(Clone, Debug)]
 pub struct Series {
+    /// What the legend calls it; empty for nothing.
     pub name: String,
     /// Second and value, in order of time.
     pub points: Vec<(f64, f64)>,
