@@ -16,6 +16,7 @@ pub struct Level {
 /// The compactor's metrics.
 #[derive(Clone, Debug, Default)]
 pub struct CompactorMetrics {
+    pub(crate) rounds: Counter,
     pub(crate) jobs: Family<Level, Counter>,
     pub(crate) job_failures: Counter,
     pub(crate) jobs_lost: Counter,
@@ -40,6 +41,11 @@ impl CompactorMetrics {
         let new = Self { job_seconds: Some(seconds.clone()), ..Self::default() };
         metrics.register(|all| {
             let registry = all.sub_registry_with_prefix("compactor");
+            registry.register(
+                "rounds",
+                "Times that everything due had been done, or something failed",
+                new.rounds.clone(),
+            );
             registry.register("jobs", "Merges committed, by the level they made", new.jobs.clone());
             registry.register(
                 "job_failures",

@@ -83,7 +83,7 @@ impl Service {
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                () = self.round() => {}
+                () = self.round() => drop(self.metrics.rounds.inc()),
             }
             tokio::select! {
                 () = &mut shutdown => return,

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use cambium_runtime::clock::FastClock;
+use cambium_runtime::clock::{Clock, FastClock, SystemClock};
 use serde_json::Value;
 
 use crate::http::Client;
@@ -85,12 +85,27 @@ impl Sandbox {
         self.folder.path()
     }
 
-    /// Starts the server and waits until it answers.
+    /// Starts the server and waits until it answers, and has done what the compactor found to do at the start: from then on a
+    /// test knows when that looks for work.
     ///
     /// # Panics
     /// When it does not.
     pub fn start(&mut self) {
         self.start_crashing_at(None).expect("the server starts");
+        let clock = SystemClock::new();
+        while self.metric("cambium_compactor_rounds_total") < 1.0 {
+            assert!(clock.monotonic() < DEADLINE, "the compactor does not come to rest");
+        }
+    }
+
+    /// The value of a sample of the metrics endpoint.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let text = self.operator().get("/metrics", &[]).expect("an answer").text();
+        let found = text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("{sample} is not in\n{text}"))
     }
 
     /// Starts the server with a crash point armed. `None` where it died before it was ready.

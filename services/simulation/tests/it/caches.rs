@@ -8,13 +8,6 @@ use crate::main_job::now_ns;
 
 const QUERY: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta";
 
-/// The value of a sample of the metrics endpoint.
-fn metric(sandbox: &Sandbox, sample: &str) -> f64 {
-    let text = sandbox.operator().get("/metrics", &[]).expect("an answer").text();
-    let found = text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok());
-    found.unwrap_or_else(|| panic!("{sample} is not in\n{text}"))
-}
-
 #[test]
 fn caches_are_counted() {
     let sandbox = Sandbox::running(BINARY, &[]);
@@ -26,11 +19,11 @@ fn caches_are_counted() {
     }
     sandbox.flush().unwrap();
     let requests = |cache: &str, outcome: &str| {
-        metric(&sandbox, &format!(r#"cambium_cache_requests_total{{cache="{cache}",outcome="{outcome}"}}"#))
+        sandbox.metric(&format!(r#"cambium_cache_requests_total{{cache="{cache}",outcome="{outcome}"}}"#))
     };
     assert_eq!(client.total(QUERY), 7);
     for cache in ["known_locations", "known_objects", "locations", "objects", "decoded_sections"] {
-        metric(&sandbox, &format!(r#"cambium_cache_bytes{{cache="{cache}"}}"#));
+        sandbox.metric(&format!(r#"cambium_cache_bytes{{cache="{cache}"}}"#));
     }
     assert!(requests("known_locations", "miss") > 0.0, "the first push");
     assert!(requests("known_locations", "hit") > 0.0, "the second");
