@@ -2,7 +2,8 @@
 //!
 //! Two halves, so that a scan of many samples cannot push out what every query needs: *decoded* side sections (series,
 //! profiles, trees, indexes of what is read in ranges), loaded once however many scans ask at the same time; and
-//! *pieces*, the fetched bytes of `samples` and `rollup`. Blocks are immutable, so nothing here ever goes stale.
+//! *pieces*, the fetched bytes of `samples` and `rollup`. Below both there may be a *disk* with the fetched bytes of
+//! either. Blocks are immutable, so nothing here ever goes stale.
 
 use std::any::Any;
 use std::fmt;
@@ -15,6 +16,10 @@ use futures::future::BoxFuture;
 
 use crate::Error;
 
+pub mod disk;
+
+use disk::Disk;
+
 /// Keeps decoded side sections and fetched bytes of blocks, each kind within half of one budget. Shared by all
 /// [`BlockSource`](crate::reader::BlockSource)s of a process.
 pub struct Cache {
@@ -22,6 +27,7 @@ pub struct Cache {
     pieces: moka::sync::Cache<(DatasetKey, SectionKind, u32), Bytes>,
     decoded_requests: CacheRequests,
     piece_requests: CacheRequests,
+    disk: Option<Disk>,
 }
 
 /// A dataset of a block: the object's path and the dataset's place in it.
@@ -85,7 +91,24 @@ impl Cache {
             piece_requests: metrics.cache("pieces", move || held_pieces.weighted_size()),
             decoded,
             pieces,
+            disk: None,
         }
+    }
+
+    /// The same, with a disk below.
+    pub fn with_disk(self, disk: Option<Disk>) -> Self {
+        Self { disk, ..self }
+    }
+
+    /// Returns when what is to be kept is on the disk, if there is one; nothing is kept there from then on.
+    pub async fn close(&self) {
+        if let Some(disk) = &self.disk {
+            disk.close().await;
+        }
+    }
+
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     /// The part, loaded by `load` if it is not there. Scans that ask while it is being loaded wait for that load.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cambium_blocks::cache::disk;
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_runtime::quantity::{ByteSize, Span};
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,11 @@ pub struct Metastore {
 pub struct Blocks {
     /// Sections of blocks kept in memory, as fetched and decoded.
     pub cache_bytes: ByteSize,
+    /// Fetched bytes of blocks kept on a disk besides, which pays where the store is farther than that; 0 for none, else
+    /// at least 32 MiB.
+    pub disk_cache_bytes: ByteSize,
+    /// The folder for them; empty for `cache` in `data_dir`.
+    pub disk_cache_dir: PathBuf,
 }
 
 /// Profiles of this process, pushed to itself as tenant `anonymous`.
@@ -180,7 +186,11 @@ impl Default for Metastore {
 
 impl Default for Blocks {
     fn default() -> Self {
-        Self { cache_bytes: ByteSize(128 << 20) }
+        Self {
+            cache_bytes: ByteSize(128 << 20),
+            disk_cache_bytes: ByteSize(0),
+            disk_cache_dir: PathBuf::new(),
+        }
     }
 }
 
@@ -217,6 +227,11 @@ impl Config {
         }
         if self.partitions == 0 || self.partitions > 1_024 {
             return problem("partitions", format!("{} is not between 1 and 1024", self.partitions));
+        }
+        let disk_cache_bytes = self.blocks.disk_cache_bytes.0;
+        if (1..disk::BYTES_MIN).contains(&disk_cache_bytes) {
+            let message = format!("must be 0 or at least {} bytes", disk::BYTES_MIN);
+            return problem("blocks.disk_cache_bytes", message);
         }
         let grace = Duration::from_nanos(cambium_compactor::sweep::GRACE_NS.unsigned_abs());
         if self.querier.timeout.0 >= grace {

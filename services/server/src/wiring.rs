@@ -10,6 +10,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cambium_blocks::cache::Cache;
+use cambium_blocks::cache::disk::Disk;
 use cambium_blocks::guarded::{Bounds, Guarded};
 use cambium_blocks::local::DurableLocal;
 use cambium_blocks::source::Source;
@@ -47,6 +48,7 @@ pub struct Running {
     address: SocketAddr,
     internal_address: SocketAddr,
     ingester: tokio::task::JoinHandle<Result<(), cambium_ingester::Error>>,
+    cache: Arc<Cache>,
     _metastore: Arc<dyn KvStore>,
 }
 
@@ -84,7 +86,7 @@ impl Running {
             clock: Arc::clone(&clock),
             store: Arc::new(Guarded::new(folder, Bounds::LOCAL, Arc::clone(&clock), &metrics)),
             limits,
-            cache: Arc::new(Cache::new(config.blocks.cache_bytes.0, &metrics)),
+            cache: Arc::new(open_cache(&config, &metrics).await),
             tenants: Arc::new(Tenants::new(Arc::clone(&metastore), Arc::clone(&clock))),
             catalogue: Arc::new(Catalogue::new(Arc::clone(&metastore))),
             symbols: Arc::new(open_symbols(&config, &metastore, &clock, &metrics)),
@@ -126,6 +128,7 @@ impl Running {
             address: listeners.public,
             internal_address: listeners.internal,
             ingester,
+            cache: shared.cache,
             _metastore: shared.metastore,
         })
     }
@@ -150,6 +153,7 @@ impl Running {
         self.stop.send_replace(true);
         let flushed = self.ingester.await.context("the ingester's task failed")?;
         self.tasks.shut_down().await;
+        self.cache.close().await;
         flushed.context("flush at shutdown: what is not in a block is in the log and will be replayed")
     }
 }
@@ -216,6 +220,17 @@ pub(crate) fn open_symbols(
 ) -> Symbols {
     let settings = cambium_metastore::symbols::Config { cache_bytes: config.metastore.symbols_cache_bytes.0 };
     Symbols::new(Arc::clone(metastore), Arc::clone(clock), &settings, metrics)
+}
+
+async fn open_cache(config: &Config, metrics: &Metrics) -> Cache {
+    let settings = &config.blocks;
+    let cache = Cache::new(settings.cache_bytes.0, metrics);
+    let default = config.data_dir.join("cache");
+    let folder = Some(&settings.disk_cache_dir).filter(|folder| !folder.as_os_str().is_empty());
+    match settings.disk_cache_bytes.0 {
+        0 => cache,
+        bytes => cache.with_disk(Disk::open(folder.unwrap_or(&default), bytes, metrics).await),
+    }
 }
 
 fn create_folder(path: &Path) -> anyhow::Result<()> {

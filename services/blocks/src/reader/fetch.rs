@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use cambium_model::block::{BlockMeta, DatasetMeta, SectionKind};
 use cambium_model::profile::SampleLabels;
+use futures::future::join_all;
+use futures::{StreamExt, stream};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
@@ -16,6 +18,7 @@ use super::rollup::{RollupIndex, SeriesBuckets};
 use super::series;
 use super::side::{ProfileTable, StackSections, StackTable, label_sets};
 use crate::Error;
+use crate::cache::disk::Disk;
 use crate::cache::{Cache, DatasetKey, Part};
 use crate::offload::offload;
 use crate::series_table::SeriesTable;
@@ -26,6 +29,8 @@ use crate::toc::section_name;
 const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// Pieces that are not wanted are fetched too where no more than this many lie between two that are.
 const GAP_PIECES_MAX: u32 = 2;
+/// Pieces that are read from the disk at a time.
+const PIECES_READ_MAX: usize = 8;
 
 /// One dataset of a block in a store.
 #[derive(Debug)]
@@ -111,9 +116,8 @@ impl Dataset {
         self.need_whole(&[SectionKind::Series])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::Series)?;
-            let bytes = self.section(&place).await?;
             let types = self.meta().types.clone();
-            offload(move |_| series::decode(&place, &types, bytes)).await
+            self.load([place], move |[place], [bytes]| series::decode(place, &types, bytes)).await
         });
         Ok(Arc::clone(&*self.cache.part::<Arc<SeriesTable>>(&self.key, Part::Series, load).await?))
     }
@@ -122,10 +126,10 @@ impl Dataset {
         self.need_whole(&[SectionKind::Profiles])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::Profiles)?;
-            let bytes = self.section(&place).await?;
             let samples = self.meta().section(SectionKind::Samples).map(|section| section.rows);
             let series = self.meta().series;
-            offload(move |_| ProfileTable::decode(&place, bytes, series, samples)).await
+            self.load([place], move |[place], [bytes]| ProfileTable::decode(place, bytes, series, samples))
+                .await
         });
         self.cache.part(&self.key, Part::Profiles, load).await
     }
@@ -133,15 +137,18 @@ impl Dataset {
     pub(super) async fn stacks(&self) -> Result<Arc<StackTable>, Error> {
         self.need_whole(&[SectionKind::Stacks, SectionKind::Nodes, SectionKind::Locations])?;
         let load = Box::pin(async {
-            let places = StackSections {
-                stacks: self.place(SectionKind::Stacks)?,
-                nodes: self.place(SectionKind::Nodes)?,
-                locations: self.place(SectionKind::Locations)?,
-            };
-            let [stacks, nodes, locations] =
-                self.sections([&places.stacks, &places.nodes, &places.locations]).await?;
-            let bytes = StackSections { stacks, nodes, locations };
-            offload(move |_| StackTable::decode(&places, bytes)).await
+            let places = [
+                self.place(SectionKind::Stacks)?,
+                self.place(SectionKind::Nodes)?,
+                self.place(SectionKind::Locations)?,
+            ];
+            self.load(places, |[stacks, nodes, locations], bytes| {
+                let [stacks, nodes, locations] = [stacks, nodes, locations].map(Place::clone);
+                let places = StackSections { stacks, nodes, locations };
+                let [stacks, nodes, locations] = bytes;
+                StackTable::decode(&places, StackSections { stacks, nodes, locations })
+            })
+            .await
         });
         self.cache.part(&self.key, Part::Stacks, load).await
     }
@@ -153,8 +160,7 @@ impl Dataset {
                 return Ok(Arc::new(vec![SampleLabels::new()]));
             }
             let place = self.place(SectionKind::LabelSets)?;
-            let bytes = self.section(&place).await?;
-            offload(move |_| label_sets(&place, bytes)).await
+            self.load([place], |[place], [bytes]| label_sets(place, bytes)).await
         });
         Ok(Arc::clone(&*self.cache.part::<Arc<Vec<SampleLabels>>>(&self.key, Part::LabelSets, load).await?))
     }
@@ -181,9 +187,9 @@ impl Dataset {
         self.need_whole(&[SectionKind::SeriesBuckets])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::SeriesBuckets)?;
-            let bytes = self.section(&place).await?;
             let (series, rows) = (self.meta().series, rollup.rows);
-            offload(move |_| SeriesBuckets::decode(&place, bytes, series, rows)).await
+            self.load([place], move |[place], [bytes]| SeriesBuckets::decode(place, bytes, series, rows))
+                .await
         });
         self.cache.part(&self.key, Part::SeriesBuckets, load).await.map(Some)
     }
@@ -194,42 +200,73 @@ impl Dataset {
             let place = self.place(kind)?;
             let (start, length) = (place.section.offset, place.section.length);
             let mut wanted = if length <= WHOLE_BYTES_MAX { length } else { tail_guess(&place) };
-            let (pages, tail) = loop {
-                let range = start + length - wanted..start + length;
-                let tail = self.read(vec![range]).await?.remove(0);
-                if tail.len() as u64 != wanted {
-                    return Err(place.corrupt("ends early"));
-                }
-                match Pages::parse(&place, &tail)? {
-                    Parsed::Pages(pages) => break (pages, tail),
+            loop {
+                let (range, place) = (start + length - wanted..start + length, place.clone());
+                let parse = move |[tail]: [Bytes; 1]| {
+                    if tail.len() as u64 != wanted {
+                        return Err(place.corrupt("ends early"));
+                    }
+                    let parsed = Pages::parse(&place, &tail)?;
+                    let pieces = match &parsed {
+                        Parsed::Pages(pages) if wanted == length => {
+                            split(pages, &[0..pages.piece_count()], &[tail])?
+                        }
+                        _ => Vec::new(),
+                    };
+                    Ok((parsed, pieces))
+                };
+                let (parsed, pieces) = self.fetch([range], parse).await?;
+                self.keep(kind, &pieces);
+                match parsed {
+                    Parsed::Pages(pages) => return Ok(*pages),
                     Parsed::Needs(needed) => wanted = needed,
                 }
-            };
-            if wanted < length {
-                return Ok(*pages);
             }
-            let (pages, pieces) = offload(move |_| {
-                let pieces = split(&pages, &[0..pages.piece_count()], &[tail])?;
-                Ok((pages, pieces))
-            })
-            .await?;
-            self.keep(kind, &pieces);
-            Ok(*pages)
         });
         self.cache.part(&self.key, Part::Pages(kind), load).await
     }
 
-    /// A section, whole.
-    async fn section(&self, place: &Place) -> Result<Bytes, Error> {
-        let [bytes] = self.sections([place]).await?;
-        Ok(bytes)
+    /// What `decode` makes of whole sections.
+    async fn load<T: Send + 'static, const N: usize>(
+        &self,
+        places: [Place; N],
+        decode: impl Fn([&Place; N], [Bytes; N]) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let range = |place: &Place| place.section.offset..place.section.offset + place.section.length;
+        let ranges = places.each_ref().map(range);
+        self.fetch(ranges, move |bytes| decode(places.each_ref(), bytes)).await
     }
 
-    /// Sections, whole.
-    async fn sections<const N: usize>(&self, places: [&Place; N]) -> Result<[Bytes; N], Error> {
-        let range = |place: &Place| place.section.offset..place.section.offset + place.section.length;
-        let read = self.read(places.into_iter().map(range).collect()).await?;
-        Ok(read.try_into().expect("as many as were asked for"))
+    /// What `decode` makes of ranges of the object: of those on the disk, if it is content with them, or else of those in
+    /// the store.
+    async fn fetch<T: Send + 'static, const N: usize>(
+        &self,
+        ranges: [Range<u64>; N],
+        decode: impl Fn([Bytes; N]) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let decode = Arc::new(decode);
+        let decoded = |bytes: Vec<Bytes>| {
+            let decode = Arc::clone(&decode);
+            offload(move |_| decode(bytes.try_into().expect("as many as were asked for")))
+        };
+        let path = &self.key.path;
+        if let Some(disk) = self.cache.disk() {
+            let held = join_all(ranges.iter().map(|range| disk.get(path, range))).await;
+            if let Some(held) = held.into_iter().collect() {
+                match decoded(held).await {
+                    Err(Error::Corrupt { .. } | Error::Parquet { .. }) => {
+                        ranges.iter().for_each(|range| disk.forget(path, range));
+                    }
+                    result => return result,
+                }
+            }
+        }
+        let read = self.read(ranges.to_vec()).await?;
+        let value = decoded(read.clone()).await?;
+        if let Some(disk) = self.cache.disk() {
+            ranges.iter().zip(&read).for_each(|(range, bytes)| disk.keep(path, range, bytes));
+        }
+        Ok(value)
     }
 
     /// These pieces of a section, in any order and more than once.
@@ -256,21 +293,46 @@ impl Dataset {
                 None => missing.push(piece),
             }
         }
+        if let Some(disk) = self.cache.disk() {
+            let asked: Vec<_> = missing.iter().map(|piece| self.piece_on(disk, pages, *piece)).collect();
+            let read: Vec<Option<Bytes>> = stream::iter(asked).buffered(PIECES_READ_MAX).collect().await;
+            let found = missing.iter().zip(&read).filter_map(|(piece, bytes)| Some((*piece, bytes.clone()?)));
+            let found: Vec<(u32, Bytes)> = found.collect();
+            self.keep(kind, &found);
+            held.extend(found);
+            let mut read = read.iter();
+            missing.retain(|_| read.next().is_some_and(Option::is_none));
+        }
         if !missing.is_empty() {
             let runs = runs(&missing);
-            let base = pages.place.section.offset;
-            let range = |run: &Range<u32>| {
-                base + pages.piece_range(run.start).start..base + pages.piece_range(run.end - 1).end
-            };
-            let fetched = self.read(runs.iter().map(range).collect()).await?;
+            let fetched = self.read(runs.iter().map(|run| in_object(pages, run.clone())).collect()).await?;
             let checked = Arc::clone(pages);
             let new = offload(move |_| split(&checked, &runs, &fetched)).await?;
             self.keep(kind, &new);
+            self.keep_on_disk(pages, &new);
             held.extend(new);
-            held.sort_unstable_by_key(|(piece, _)| *piece);
-            held.dedup_by_key(|(piece, _)| *piece);
         }
+        held.sort_unstable_by_key(|(piece, _)| *piece);
+        held.dedup_by_key(|(piece, _)| *piece);
         Ok(Arc::new(Pieces::new(&pages.place, held)))
+    }
+
+    /// A piece that the disk has, if it has its checksum.
+    async fn piece_on(&self, disk: &Disk, pages: &Pages, piece: u32) -> Option<Bytes> {
+        let range = in_object(pages, piece..piece + 1);
+        let bytes = disk.get(&self.key.path, &range).await?;
+        if pages.check_piece(piece, &bytes).is_err() {
+            disk.forget(&self.key.path, &range);
+            return None;
+        }
+        Some(bytes)
+    }
+
+    fn keep_on_disk(&self, pages: &Pages, pieces: &[(u32, Bytes)]) {
+        let Some(disk) = self.cache.disk() else { return };
+        for (piece, bytes) in pieces {
+            disk.keep(&self.key.path, &in_object(pages, *piece..piece + 1), bytes);
+        }
     }
 
     fn keep(&self, kind: SectionKind, pieces: &[(u32, Bytes)]) {
@@ -306,6 +368,12 @@ impl Dataset {
         count(&self.counters.bytes_fetched, got.iter().map(|bytes| bytes.len() as u64).sum());
         Ok(got)
     }
+}
+
+/// Where a run of pieces lies in the object.
+fn in_object(pages: &Pages, run: Range<u32>) -> Range<u64> {
+    let base = pages.place.section.offset;
+    base + pages.piece_range(run.start).start..base + pages.piece_range(run.end - 1).end
 }
 
 /// Runs of pieces to fetch at once.

@@ -59,6 +59,7 @@ fn errors_name_the_key() {
         ("listen: here", "listen: invalid socket address syntax"),
         ("partitions: -1", "partitions: invalid value: integer `-1`, expected u32"),
         ("partitions: 0", "partitions: 0 is not between 1 and 1024"),
+        ("blocks: {disk_cache_bytes: 1MiB}", "blocks.disk_cache_bytes: must be 0 or at least 33554432 bytes"),
         ("listen: ${NOWHERE}", "configuration file FILE: variable ${NOWHERE} is not set"),
         ("- a", "configuration file FILE: the file must hold keys and values"),
     ] {

@@ -10,7 +10,7 @@ const QUERY: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta";
 
 #[test]
 fn caches_are_counted() {
-    let sandbox = Sandbox::running(BINARY, &[]);
+    let sandbox = Sandbox::running(BINARY, &["--blocks.disk-cache-bytes", "32MiB"]);
     let client = sandbox.client();
     let profile = Synthetic { time_ns: now_ns() - 60_000_000_000, samples: 1, value: 7 }.pprof();
     for _ in 0..2 {
@@ -22,7 +22,7 @@ fn caches_are_counted() {
         sandbox.metric(&format!(r#"cambium_cache_requests_total{{cache="{cache}",outcome="{outcome}"}}"#))
     };
     assert_eq!(client.total(QUERY), 7);
-    for cache in ["known_locations", "known_objects", "locations", "objects", "decoded_sections"] {
+    for cache in ["known_locations", "known_objects", "locations", "objects", "decoded_sections", "disk"] {
         sandbox.metric(&format!(r#"cambium_cache_bytes{{cache="{cache}"}}"#));
     }
     assert!(requests("known_locations", "miss") > 0.0, "the first push");
