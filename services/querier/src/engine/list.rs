@@ -2,6 +2,7 @@
 //! sources that lie partly outside the range.
 
 use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ pub(crate) async fn label_values(
     query: &ListQuery,
     name: &str,
 ) -> Result<Listing<String>, Error> {
-    let name = name.to_owned();
+    let (name, prefix, limit) = (name.to_owned(), query.prefix.clone(), query.limit);
     let entries = move |live: &Live| -> Vec<String> {
         let Some(column) = live.series.columns.get(name.as_str()) else { return Vec::new() };
         let mut present = vec![false; column.values.len()];
@@ -66,10 +67,29 @@ pub(crate) async fn label_values(
             present[column.codes.get(*row as usize).copied().unwrap_or(0) as usize] = true;
         }
         // Entry 0 is the absent value.
-        let values = column.values.iter().zip(present).skip(1).filter(|(_, present)| *present);
-        values.map(|(value, _)| (**value).to_owned()).collect()
+        let values = column.values.iter().map(|value| &**value).zip(present).skip(1);
+        let found = values.filter(|(value, present)| *present && value.starts_with(&prefix));
+        first(found.map(|(value, _)| value), limit).into_iter().map(str::to_owned).collect()
     };
-    list(sources, query, entries, text_filter(query), Ord::cmp).await
+    list(sources, query, entries, |_| true, Ord::cmp).await
+}
+
+/// Those that may be among the first `limit` of all sources, and one more if there are: then something is cut.
+fn first<'a>(values: impl Iterator<Item = &'a str>, limit: usize) -> Vec<&'a str> {
+    if limit == 0 {
+        return values.collect();
+    }
+    let mut kept = BinaryHeap::new();
+    for value in values {
+        if kept.len() <= limit {
+            kept.push(value);
+        } else if let Some(mut last) = kept.peek_mut()
+            && value < *last
+        {
+            *last = value;
+        }
+    }
+    kept.into_vec()
 }
 
 /// The live series.
