@@ -64,6 +64,22 @@ pub struct Wanted<'a> {
     pub stop: Option<&'a AtomicBool>,
 }
 
+impl Wanted<'_> {
+    /// Everything that the inputs have but the ids of pushes, for a block of this level.
+    pub fn everything(level: u8, compression: Compression) -> Self {
+        Self {
+            scopes: None,
+            class: None,
+            deletions: &[],
+            level,
+            downsample: false,
+            keep_ids: false,
+            compression,
+            stop: None,
+        }
+    }
+}
+
 /// How many samples the inputs have of each scope, of what is wanted.
 ///
 /// # Errors

@@ -29,17 +29,23 @@ pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     not_written: Arc<AtomicU64>,
     answers_lost: Arc<AtomicU64>,
+    puts: Arc<AtomicU64>,
 }
 
 impl FaultyStore {
     /// `inner` without faults so far.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, not_written: Arc::default(), answers_lost: Arc::default() }
+        Self { inner, not_written: Arc::default(), answers_lost: Arc::default(), puts: Arc::default() }
     }
 
     /// The next `times` puts go wrong in this way.
     pub fn fail_puts(&self, fault: PutFault, times: u64) {
         self.counter(fault).store(times, Ordering::SeqCst);
+    }
+
+    /// How often something was put.
+    pub fn puts(&self) -> u64 {
+        self.puts.load(Ordering::SeqCst)
     }
 
     fn counter(&self, fault: PutFault) -> &AtomicU64 {
@@ -68,6 +74,7 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.puts.fetch_add(1, Ordering::SeqCst);
         if self.strikes(PutFault::NotWritten) {
             return Err(injected(PutFault::NotWritten));
         }

@@ -43,16 +43,7 @@ pub fn downsampled(
 ) -> Option<EncodedBlock> {
     let held = blocks.iter().filter(|block| !block.meta.datasets.is_empty());
     let inputs: Vec<Input> = held.map(input).collect();
-    let wanted = Wanted {
-        scopes: None,
-        class: None,
-        deletions,
-        level: 3,
-        downsample,
-        keep_ids: false,
-        compression: Compression::Cold,
-        stop: None,
-    };
+    let wanted = Wanted { deletions, downsample, ..Wanted::everything(3, Compression::Cold) };
     let dataset = merge(&inputs, &wanted, &Scratch::memory()).unwrap()?;
     let header = BlockMeta { datasets: Vec::new(), level: 3, ..blocks[0].meta.clone() };
     let merged = assemble(header, vec![dataset]).into_memory().unwrap();

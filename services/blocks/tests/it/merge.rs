@@ -55,16 +55,7 @@ fn inputs(profiles: &[Profile], count: usize, place: impl Fn(usize) -> usize) ->
 }
 
 fn everything() -> Wanted<'static> {
-    Wanted {
-        scopes: None,
-        class: None,
-        deletions: &[],
-        downsample: false,
-        level: 1,
-        keep_ids: true,
-        compression: Compression::Cold,
-        stop: None,
-    }
+    Wanted { keep_ids: true, ..Wanted::everything(1, Compression::Cold) }
 }
 
 /// A block of the dataset, as whole as an object.

@@ -166,3 +166,28 @@ async fn a_day_becomes_one_block_and_the_rest_is_deleted() {
     assert_eq!(world.objects().await, 1, "of {before}");
     assert!(Arc::strong_count(&blocks[0]) > 0);
 }
+
+/// What three hours of so many tenants, a tenth of whom flush each minute, put and hold at a time.
+async fn put_and_held(tenants: u32) -> (u64, usize) {
+    let mut world = World::new(TenantLimits::default()).await;
+    let mut compactor = world.compactor("a");
+    let mut held = 0;
+    for minute in 0..180_u32 {
+        world.minutes(1);
+        let some: Vec<u32> = (1..=tenants).filter(|number| number % 10 == minute % 10).collect();
+        world.flush(u64::from(minute), &some).await;
+        while compactor.work().await.unwrap() > 0 {}
+        held = held.max(world.objects().await);
+    }
+    world.pushed.retain(|number, _| number % 37 == 1);
+    world.check().await;
+    (world.store.puts(), held)
+}
+
+#[tokio::test]
+async fn objects_do_not_grow_with_the_number_of_small_tenants() {
+    let (few, many) = (put_and_held(10).await, put_and_held(80).await);
+    // The fewer, the more a minute's last profile is of another window than the minute's end.
+    assert!(many.0 <= few.0 && many.1 <= few.1, "{many:?} and {few:?}");
+    assert!(few.0 <= 2 * 180, "two a minute: {few:?}");
+}

@@ -44,16 +44,7 @@ const LARGE_MEMORY_MAX: f64 = 512.0 * (1 << 20) as f64;
 pub const CHILD: &str = "merge-folder";
 
 fn wanted() -> Wanted<'static> {
-    Wanted {
-        scopes: None,
-        class: None,
-        deletions: &[],
-        downsample: false,
-        level: LEVEL,
-        keep_ids: false,
-        compression: Compression::Cold,
-        stop: None,
-    }
+    Wanted::everything(LEVEL, Compression::Cold)
 }
 
 /// Merging W from blocks of some minutes, and four gigabytes of it.

@@ -6,7 +6,7 @@
 //!   ceilings (same run)    ──► what a bar is on this machine
 //! ```
 //!
-//! `bench` runs everything but the month; `bench ingest scan` only those parts. Ends with an error where a bar is missed.
+//! `bench` runs everything but the month and the tenants; `bench ingest scan` only those parts. Ends with an error where a bar is missed.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
@@ -26,12 +26,14 @@ use table::Table;
 
 mod ceiling;
 mod compact;
+mod completion;
 mod cpu;
 
 mod encode;
 mod fleet;
 mod ingest;
 mod labels;
+mod life;
 mod memory;
 mod merge;
 mod month;
@@ -39,6 +41,7 @@ mod questions;
 mod scan;
 mod server;
 mod table;
+mod tenants;
 
 /// Real profiles, beside the work tree where they are at all.
 const PPROF_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/pprof");
@@ -46,7 +49,7 @@ const PPROF_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared
 /// A part of the benchmark, by its name on the command line.
 type Part = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 14] = [
     ("ceilings", ceiling::run),
     ("size", encode::sizes),
     ("encode", encode::run),
@@ -55,13 +58,16 @@ const PARTS: [Part; 12] = [
     ("merge", merge::run),
     ("compact", compact::run),
     ("labels", labels::run),
+    ("completion", completion::run),
     ("memory", memory::run),
     ("w1", server::w1),
     ("http", server::http),
+    (TENANTS, tenants::run),
     (MONTH, month::run),
 ];
 
-/// Takes as long as all others together, and runs only when it is named.
+/// These take as long as all others together, and run only when they are named.
+const TENANTS: &str = "tenants";
 const MONTH: &str = "month";
 
 /// What the parts share.
@@ -116,7 +122,8 @@ fn main() -> anyhow::Result<ExitCode> {
         ceilings: OnceCell::new(),
     };
     for (name, run) in PARTS {
-        if (wanted.is_empty() && name != MONTH) || wanted.iter().any(|part| part == name) {
+        if (wanted.is_empty() && ![TENANTS, MONTH].contains(&name)) || wanted.iter().any(|part| part == name)
+        {
             run(&mut bench).context(name)?;
         }
     }

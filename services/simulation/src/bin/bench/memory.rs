@@ -60,7 +60,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// A profile of one sample; its stack is one that every service has.
-fn one_sample(series: u64) -> Profile {
+pub fn one_sample(series: u64) -> Profile {
     Profile {
         id: ProfileId(u128::from(series).to_be_bytes()),
         labels: series_labels(series),
@@ -78,7 +78,7 @@ fn one_sample(series: u64) -> Profile {
 }
 
 /// Bytes that the allocator has given out.
-fn allocated() -> anyhow::Result<usize> {
+pub fn allocated() -> anyhow::Result<usize> {
     tikv_jemalloc_ctl::epoch::advance().map_err(failed)?;
     tikv_jemalloc_ctl::stats::allocated::read().map_err(failed)
 }

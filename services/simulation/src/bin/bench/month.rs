@@ -8,51 +8,24 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use async_trait::async_trait;
-use axum::Router;
-use axum::body::Body;
-use cambium_blocks::Source;
-use cambium_blocks::cache::Cache;
-use cambium_blocks::guarded::{Bounds, Guarded};
-use cambium_blocks::writer::{Compression, encode, put};
-use cambium_compactor as compactor;
 use cambium_ingester::head::Head;
 use cambium_loadtest::w::{PROFILE_TYPE, Shape, W, Workload};
-use cambium_metastore::catalogue::FlushCommit;
-use cambium_metastore::kv::memory::MemoryStore;
-use cambium_metastore::{Catalogue, KvStore, Leases, Symbols, Tenants, symbols};
-use cambium_model::block::{LogId, LogRange, Offset};
-use cambium_model::limits::{Overrides, TenantLimits};
+use cambium_model::limits::TenantLimits;
 use cambium_model::profile::Profile;
 use cambium_model::tenant::{Tenant, TenantId};
-use cambium_model::time::{DAY_NS, SECOND_NS};
-use cambium_querier::heads::HeadsError;
-use cambium_querier::{Heads, Querier, api};
-use cambium_runtime::clock::{Clock, MockClock, SystemClock};
-use cambium_runtime::metrics::Metrics;
-use cambium_runtime::tenancy::{Access, Identity};
-use futures::TryStreamExt;
-use http::Request;
-use http_body_util::BodyExt;
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
+use cambium_model::time::SECOND_NS;
+use cambium_runtime::clock::{Clock, SystemClock};
 use serde_json::Value;
-use tokio::sync::watch;
-use tower::ServiceExt;
 
 use crate::Bench;
-use crate::fleet::LOG;
+use crate::life::{Life, PUTS_PER_MINUTE_MAX};
+use crate::questions::{decimal, get, url_encoded};
 use crate::table::{Row, Unit};
 
 /// Days, the last one of workload W.
 const DAYS: i64 = 30;
-/// Midnight.
-const START_NS: i64 = 20_000 * DAY_NS;
-const MINUTE_NS: i64 = 60 * SECOND_NS;
 const DAY_MINUTES: i64 = 1_440;
 /// Rounds of the workload that are sent over and over.
 const ROUNDS: u64 = 12;
@@ -64,42 +37,17 @@ const FULL_SECONDS: i64 = 10;
 const SERVICE: &str = "svc-10";
 /// How often each question is asked.
 const ASKED: usize = 60;
-/// Most objects put for each minute of a partition.
-const PUTS_PER_MINUTE_MAX: f64 = 2.0;
 
 struct Month {
-    clock: MockClock,
+    life: Life,
     wall: SystemClock,
-    metrics: Metrics,
-    store: Arc<dyn ObjectStore>,
-    catalogue: Arc<Catalogue>,
-    compactor: compactor::Service,
-    router: Router,
     tenant: Tenant,
-    epoch: u64,
-    minute: i64,
     /// By series and round; only their times change.
     profiles: Vec<Profile>,
     series: u64,
     scope_labels: Vec<String>,
     /// Time, whether of the service, and total of all profiles.
     sent: Vec<(i64, bool, i64)>,
-    _limits: watch::Sender<Arc<Overrides>>,
-    _folders: [tempfile::TempDir; 2],
-}
-
-/// Everything is in blocks.
-struct NoHeads;
-
-#[async_trait]
-impl Heads for NoHeads {
-    async fn heads(
-        &self,
-        _tenant: &Tenant,
-        _committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
-        Ok(Vec::new())
-    }
 }
 
 /// Runs the month and asks.
@@ -121,11 +69,11 @@ async fn month(bench: &mut Bench, folder: PathBuf) -> anyhow::Result<()> {
             eprintln!("day {day}: an hour of one service p95 {:.1} ms", answers.at(95) * 1e3);
         }
     }
-    let (objects, puts) = (month.objects().await?, month.puts());
+    let (objects, puts) = (month.life.objects().await?, month.life.puts());
     let minutes = (days * DAY_MINUTES) as f64;
     let table = &mut bench.table;
     table.add(
-        Row::new("month: objects put for each minute of a partition", puts / minutes, Unit::Count)
+        Row::new("month: objects put for each minute of a partition", puts / minutes, Unit::Decimal)
             .at_most(PUTS_PER_MINUTE_MAX)
             .note(format!("{puts} in {days} days; {objects} left")),
     );
@@ -161,93 +109,42 @@ impl Month {
     async fn new(folder: &std::path::Path) -> anyhow::Result<Self> {
         eprintln!("building the fleet of the month");
         let workload = Workload::new(Shape { rounds: ROUNDS, ..W }, folder)?;
-        let clock = MockClock::at(START_NS);
-        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let kv: Arc<dyn KvStore> = Arc::new(MemoryStore::new());
-        let metrics = Metrics::new();
-        let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
-        let local = Arc::new(LocalFileSystem::new_with_prefix(folders[0].path())?);
-        let guarded = Guarded::new(local, Bounds::LOCAL, Arc::new(SystemClock::new()), &metrics);
-        let store: Arc<dyn ObjectStore> = Arc::new(guarded);
-        let catalogue = Arc::new(Catalogue::new(Arc::clone(&kv)));
-        let tenants = Arc::new(Tenants::new(Arc::clone(&kv), Arc::clone(&shared)));
-        let tenant = tenants.resolve_or_create(&TenantId::anonymous()).await?;
-        let names = Symbols::new(Arc::clone(&kv), Arc::clone(&shared), &symbols::Config::default(), &metrics);
+        let life = Life::new().await?;
+        let tenant = life.tenants.resolve_or_create(&TenantId::anonymous()).await?;
         let located: Vec<_> = workload.locations().map(|(id, location)| (id, location.clone())).collect();
         for some in located.chunks(10_000) {
-            names.write_missing(tenant.number, some).await?;
+            life.symbols.write_missing(tenant.number, some).await?;
         }
-        // The querier's clock is that of the wall.
-        let defaults = TenantLimits { retention_secs: 0, ..TenantLimits::default() };
-        let (sender, limits) = watch::channel(Arc::new(Overrides { defaults, ..Overrides::default() }));
-        let leases = Leases::new(Arc::clone(&kv), Arc::clone(&shared), "bench");
-        let compactor = compactor::Service::new(
-            compactor::Config::default(),
-            compactor::Deps {
-                catalogue: Arc::clone(&catalogue),
-                tenants: Arc::clone(&tenants),
-                leases,
-                store: Arc::clone(&store),
-                scratch: folders[1].path().to_owned(),
-                limits: limits.clone(),
-                clock: Arc::clone(&shared),
-                metrics: metrics.clone(),
-            },
-        );
-        let deps = cambium_querier::Deps {
-            catalogue: Arc::clone(&catalogue),
-            tenants,
-            symbols: Arc::new(names),
-            store: Arc::clone(&store),
-            cache: Arc::new(Cache::new(cambium_server::Config::default().blocks.cache_bytes.0, &metrics)),
-            heads: Arc::new(NoHeads),
-            limits,
-            clock: Arc::new(SystemClock::new()),
-            metrics: metrics.clone(),
-        };
-        let querier = Querier::new(cambium_querier::Config::default(), deps);
-        let epoch = catalogue.open_log(LOG, "bench").await?.epoch;
         let series = workload.series();
         let each = (0..series).flat_map(|series| (0..ROUNDS).map(move |round| (series, round)));
         let profiles = each.map(|(series, round)| workload.profile(series, round, 0)).collect();
         Ok(Self {
-            clock,
+            life,
             wall: SystemClock::new(),
-            metrics,
-            store,
-            catalogue,
-            compactor,
-            router: api::router(querier),
             tenant,
-            epoch,
-            minute: 0,
             profiles,
             series,
             scope_labels: TenantLimits::default().scope_labels,
             sent: Vec::new(),
-            _limits: sender,
-            _folders: folders,
         })
     }
 
     /// A day of flushes and compaction.
     async fn day(&mut self, full: bool) -> anyhow::Result<()> {
         for _ in 0..DAY_MINUTES {
-            self.flush(full).await?;
-            self.clock.advance(Duration::from_secs(60));
-            self.minute += 1;
-            while self.compactor.work().await? > 0 {}
+            let head = self.minute(full);
+            self.life.pass(&[head.into_dataset()]).await?;
         }
         Ok(())
     }
 
-    async fn flush(&mut self, full: bool) -> anyhow::Result<()> {
-        let start_ns = START_NS + self.minute * MINUTE_NS;
+    fn minute(&mut self, full: bool) -> Head {
+        let start_ns = self.life.start_ns();
         let mut head = Head::new(self.tenant.clone());
         for series in 0..self.series {
             // Pods do not start together.
             let jitter_ns = series as i64 * 17 * 1_000_000;
-            let minute = self.minute as u64;
+            let minute = self.life.minute as u64;
             if full {
                 for tick in 0..60 / FULL_SECONDS {
                     let round = minute * 6 + tick as u64;
@@ -262,12 +159,7 @@ impl Month {
                 self.add(&mut head, series, minute / THIN_MINUTES, start_ns + jitter_ns);
             }
         }
-        let minute = self.minute as u64;
-        let range = LogRange { log: LOG, first: Offset(minute), next: Offset(minute + 1) };
-        let block = encode(&[head.into_dataset()], range, self.epoch, 0, Compression::Hot)?;
-        put(&*self.store, &block).await?;
-        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
-        Ok(self.catalogue.commit_flush(&commit).await?)
+        head
     }
 
     fn add(&mut self, head: &mut Head, series: u64, round: u64, time_ns: i64) {
@@ -286,13 +178,13 @@ impl Month {
         let span_ns = seconds.parse::<i64>()? * SECOND_NS;
         let mut answers = Answers { seconds: Vec::with_capacity(ASKED), note: String::new() };
         for number in 0..ASKED + 3 {
-            let end_ns = self.clock.now_ns() - (number as i64 + 1) * 7 * SECOND_NS - 123_456_789;
+            let end_ns = self.life.clock.now_ns() - (number as i64 + 1) * 7 * SECOND_NS - 123_456_789;
             let start_ns = end_ns - span_ns;
             let query: String = url_encoded(&format!("{PROFILE_TYPE}{matchers}"));
             let uri =
                 format!("/api/v1/query?query={query}&start={}&end={}", decimal(start_ns), decimal(end_ns));
             let began = self.wall.monotonic();
-            let answer = self.get(&uri).await?;
+            let answer = get(&self.life.router, &self.tenant.id, &uri).await?;
             let spent = (self.wall.monotonic() - began).as_secs_f64();
             let answer: Value = serde_json::from_slice(&answer)?;
             let of_range = self.sent.iter().filter(|(time_ns, is_of_service, _)| {
@@ -314,44 +206,4 @@ impl Month {
         answers.seconds.sort_by(f64::total_cmp);
         Ok(answers)
     }
-
-    async fn get(&self, uri: &str) -> anyhow::Result<Vec<u8>> {
-        let mut request = Request::get(uri).body(Body::empty())?;
-        request.extensions_mut().insert(Identity {
-            tenant: self.tenant.id.clone(),
-            access: [Access::Read].into_iter().collect(),
-        });
-        let response = self.router.clone().oneshot(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes().to_vec();
-        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(body)
-    }
-
-    async fn objects(&self) -> anyhow::Result<usize> {
-        Ok(self.store.list(None).try_collect::<Vec<_>>().await?.len())
-    }
-
-    /// Objects put so far.
-    fn puts(&self) -> f64 {
-        let name = "cambium_object_store_requests_total{operation=\"put\",outcome=\"success\"} ";
-        let text = self.metrics.encode();
-        text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0.0)
-    }
-}
-
-fn decimal(time_ns: i64) -> String {
-    format!("{}.{:09}", time_ns / SECOND_NS, time_ns % SECOND_NS)
-}
-
-fn url_encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() {
-            encoded.push(byte as char);
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }

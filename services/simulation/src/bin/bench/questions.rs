@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
+use anyhow::ensure;
 use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
 use tokio::sync::watch;
+use tower::ServiceExt;
 
 use cambium_blocks::Source;
 use cambium_blocks::shape::FoldBy;
@@ -11,11 +17,11 @@ use cambium_metastore::catalogue::FlushCommit;
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::symbols;
 use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants};
-use cambium_model::block::{LogId, Offset};
+use cambium_model::block::{BlockMeta, LogId, Offset};
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::selector::ProfileQuery;
-use cambium_model::tenant::Tenant;
-use cambium_model::time::TimeRange;
+use cambium_model::tenant::{Tenant, TenantId};
+use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_querier::fold::{Truncated, Truncation, truncate, unite};
 use cambium_querier::heads::HeadsError;
 use cambium_querier::merged::Merged;
@@ -24,6 +30,7 @@ use cambium_querier::{Config, Deps, Heads, Querier};
 use cambium_runtime::clock::{Clock, SystemClock};
 use cambium_runtime::metrics::Metrics;
 use cambium_runtime::quantity::ByteSize;
+use cambium_runtime::tenancy::{Access, Identity};
 
 use crate::fleet::{Stored, tenant};
 
@@ -55,12 +62,17 @@ impl Questions {
     /// A querier that finds this block in its catalogue.
     pub async fn of_block(stored: &Stored) -> anyhow::Result<Self> {
         let questions = Self::new(stored, Vec::new());
-        let range = stored.meta.log_ranges[0];
-        let catalogue = &questions.querier.deps().catalogue;
-        let epoch = catalogue.open_log(range.log, "bench").await?.epoch;
-        let block = Some((*stored.meta).clone());
-        catalogue.commit_flush(&FlushCommit { range, epoch, block }).await?;
+        questions.commit(&stored.meta).await?;
         Ok(questions)
+    }
+
+    /// Lets it find this block as well, which lies in the same store.
+    pub async fn commit(&self, block: &BlockMeta) -> anyhow::Result<()> {
+        let range = block.log_ranges[0];
+        let catalogue = &self.querier.deps().catalogue;
+        let epoch = catalogue.open_log(range.log, "bench").await?.epoch;
+        let block = Some(block.clone());
+        Ok(catalogue.commit_flush(&FlushCommit { range, epoch, block }).await?)
     }
 
     /// A querier that finds only these sources.
@@ -107,4 +119,34 @@ impl Questions {
         let folded = unite([group.tree]);
         Ok(truncate(folded.ok_or_else(|| anyhow::anyhow!("the sum overflows"))?, DEFAULT_VIEW))
     }
+}
+
+/// What the endpoints answer this tenant.
+pub async fn get(router: &Router, tenant: &TenantId, uri: &str) -> anyhow::Result<Vec<u8>> {
+    let mut request = Request::get(uri).body(Body::empty())?;
+    let access = [Access::Read].into_iter().collect();
+    request.extensions_mut().insert(Identity { tenant: tenant.clone(), access });
+    let response = router.clone().oneshot(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes().to_vec();
+    ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    Ok(body)
+}
+
+/// Text as a parameter of a URI.
+pub fn url_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            encoded.push(byte as char);
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Unix seconds as a parameter.
+pub fn decimal(time_ns: i64) -> String {
+    format!("{}.{:09}", time_ns / SECOND_NS, time_ns % SECOND_NS)
 }

@@ -21,6 +21,8 @@ pub enum Unit {
     Fraction,
     /// Things.
     Count,
+    /// Things for each of others.
+    Decimal,
 }
 
 /// What a figure must be.
@@ -153,6 +155,7 @@ impl fmt::Display for Shown {
             Unit::BytesEach => write!(f, "{figure:.0} B"),
             Unit::Fraction => write!(f, "{:.0} %", figure * 100.0),
             Unit::Count => write!(f, "{figure:.0}"),
+            Unit::Decimal => write!(f, "{figure:.2}"),
         }
     }
 }
