@@ -43,6 +43,10 @@ soak: packages ours ## a day of running in MINUTES=30, with kills and checked su
 	cargo build --profile quick-release -p cambium-simulation --bins
 	cargo run --profile quick-release -p cambium-simulation --bin soak -- $(or $(MINUTES),30)
 
+.PHONY: capacity
+capacity: ## what AGENTS="100 1000" need, by the figures of docs/performance.md; docs/capacity.md has the variables
+	@./docs/capacity.sh $(or $(AGENTS),100 1000 10000)
+
 .PHONY: loadtest
 loadtest: packages ours ## drive a running server with SCENARIO, verify its sums; ARGS: loadtest/README.md
 	cargo run --profile quick-release -p cambium-loadtest -- run --scenario $(SCENARIO) $(ARGS)

@@ -192,6 +192,17 @@ fn files_are_short_and_named_after_nouns() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn the_table_of_capacity_is_what_its_script_says() {
+    const COMMAND: &str = "docs/capacity.sh 100 1000 10000";
+    let output =
+        std::process::Command::new("sh").args(COMMAND.split(' ')).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = format!("<!-- {COMMAND} -->\n\n{}\n", String::from_utf8(output.stdout).unwrap());
+    let page = std::fs::read_to_string(root().join("docs/capacity.md")).unwrap();
+    assert!(page.contains(&said), "put this into docs/capacity.md:\n{said}");
+}
+
 /// Our Rust files, generated ones aside.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
