@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod a_day;
+
 mod tidy;
 
 mod main_job;
@@ -29,8 +31,6 @@ mod isolation;
 mod grpc;
 
 mod own_profile;
-
-mod soak;
 
 /// The binary with failpoints.
 const BINARY: &str = env!("CARGO_BIN_EXE_cambium-under-test");
