@@ -8,8 +8,6 @@ use cambium_blocks::series_table::RowSet;
 use cambium_blocks::shape::FoldBy;
 use cambium_runtime::metrics::{CacheRequests, Metrics};
 
-use super::rows::ROW_BYTES;
-
 /// What was asked of which block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TreeKey {
@@ -48,7 +46,7 @@ impl PartialTrees {
     /// At most so many bytes; registers its metrics.
     pub fn new(bytes_max: u64, metrics: &Metrics) -> Self {
         let weight = |key: &Arc<TreeKey>, rows: &RecordBatch| {
-            let bytes = rows.num_rows() * ROW_BYTES + key.rows.len() * 8 + ENTRY_BYTES;
+            let bytes = rows.get_array_memory_size() + key.rows.len() * 8 + ENTRY_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let cache = moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weight).build();
