@@ -127,7 +127,12 @@ impl DatasetCheck {
         let mut series_rollup = None;
         if let Some(section) = dataset.section(SectionKind::SeriesRollup) {
             let (place, bytes) = part(SectionKind::SeriesBuckets)?;
-            let buckets = SeriesBuckets::decode(&place, bytes, dataset.series, section.rows)?;
+            let buckets = SeriesBuckets::decode(
+                &place,
+                bytes,
+                (dataset.series, section.rows),
+                dataset.is_downsampled(),
+            )?;
             series_rollup = Some((open(SectionKind::SeriesRollup)?, buckets));
         }
         let samples = (!dataset.is_downsampled()).then(|| open(SectionKind::Samples)).transpose()?;

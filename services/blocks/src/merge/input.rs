@@ -26,7 +26,7 @@ use crate::toc::section_name;
 const CHECK_BYTES: usize = 256 << 10;
 
 /// One tenant's dataset of a block in a file. Series are in memory; everything else is read when it is asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Input {
     file: Arc<File>,
     block: Arc<BlockMeta>,
@@ -83,7 +83,7 @@ impl Input {
         }
         let place = self.place(SectionKind::SeriesBuckets)?;
         let rows = self.place(SectionKind::SeriesRollup)?.section.rows;
-        SeriesBuckets::decode(&place, self.whole(&place)?, self.meta().series, rows).map(Some)
+        SeriesBuckets::decode(&place, self.whole(&place)?, (self.meta().series, rows), true).map(Some)
     }
 
     pub(super) fn has(&self, kind: SectionKind) -> bool {

@@ -187,9 +187,8 @@ impl Dataset {
         self.need_whole(&[SectionKind::SeriesBuckets])?;
         let load = Box::pin(async {
             let place = self.place(SectionKind::SeriesBuckets)?;
-            let (series, rows) = (self.meta().series, rollup.rows);
-            self.load([place], move |[place], [bytes]| SeriesBuckets::decode(place, bytes, series, rows))
-                .await
+            let (held, alone) = ((self.meta().series, rollup.rows), self.meta().is_downsampled());
+            self.load([place], move |[place], [bytes]| SeriesBuckets::decode(place, bytes, held, alone)).await
         });
         self.cache.part(&self.key, Part::SeriesBuckets, load).await.map(Some)
     }

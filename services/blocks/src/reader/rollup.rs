@@ -70,7 +70,6 @@ impl RollupIndex {
 /// they are what does not fit one.
 #[derive(Debug)]
 pub(crate) struct SeriesBuckets {
-    series: Vec<u32>,
     /// The first bucket of each series, and after the last one their number.
     starts: Vec<usize>,
     pub(crate) bucket_ns: Vec<i64>,
@@ -80,15 +79,21 @@ pub(crate) struct SeriesBuckets {
 
 impl Weigh for SeriesBuckets {
     fn weight(&self) -> usize {
-        self.starts.len() * 8 + self.bucket_ns.len() * 20
+        self.starts.len() * 8 + self.bucket_ns.len() * 16
     }
 }
 
 impl SeriesBuckets {
-    pub(crate) fn decode(place: &Place, bytes: Bytes, series: u64, rows: u64) -> Result<Self, Error> {
+    /// `alone` says that there are no samples.
+    pub(crate) fn decode(
+        place: &Place,
+        bytes: Bytes,
+        (series, rows): (u64, u64),
+        alone: bool,
+    ) -> Result<Self, Error> {
         let table = Table::open(place, bytes)?;
         let (series_of, bucket_ns) = (table.u32("series")?, table.i64("bucket_ns")?);
-        if !series_of.iter().zip(&bucket_ns).is_sorted() {
+        if !series_of.iter().zip(&bucket_ns).is_sorted_by(|a, b| a < b || (alone && a == b)) {
             return Err(place.corrupt("is not sorted by series and bucket"));
         }
         if series_of.last().is_some_and(|last| u64::from(*last) >= series) {
@@ -108,7 +113,7 @@ impl SeriesBuckets {
             starts.resize(*row as usize + 1, bucket);
         }
         starts.resize(series as usize + 1, series_of.len());
-        Ok(Self { series: series_of, starts, bucket_ns, first_row })
+        Ok(Self { starts, bucket_ns, first_row })
     }
 
     /// How many buckets there are.
@@ -118,7 +123,8 @@ impl SeriesBuckets {
 
     /// The series of a bucket, and its start.
     pub(crate) fn key(&self, bucket: usize) -> (u32, i64) {
-        (self.series[bucket], self.bucket_ns[bucket])
+        let series = self.starts.partition_point(|first| *first <= bucket) - 1;
+        (series as u32, self.bucket_ns[bucket])
     }
 
     /// The buckets of a series.

@@ -244,3 +244,30 @@ impl Buckets {
         self.section.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reader::place::Place;
+    use crate::reader::rollup::SeriesBuckets;
+
+    #[test]
+    fn only_where_there_are_no_samples_may_two_buckets_be_of_one_series_and_time() {
+        let decode = |buckets: &[(u32, i64)], alone| {
+            let mut section = Buckets::new(&Scratch::memory()).unwrap();
+            for (series, bucket_ns) in buckets {
+                section.push(*series, *bucket_ns, 2).unwrap();
+            }
+            let Section { meta, bytes } = section.finish().unwrap();
+            let place = Place { path: "block".into(), section: meta };
+            let held = (4, 2 * buckets.len() as u64);
+            SeriesBuckets::decode(&place, bytes.into_bytes().unwrap().into(), held, alone)
+        };
+        let once = [(0, 600), (0, 1_200), (3, 600)];
+        let decoded = decode(&once, false).unwrap();
+        assert_eq!((0..3).map(|bucket| decoded.key(bucket)).collect::<Vec<_>>(), once);
+        let twice = [(0, 600), (0, 600)];
+        assert!(decode(&twice, true).is_ok());
+        assert!(decode(&twice, false).unwrap_err().to_string().contains("not sorted"));
+    }
+}
