@@ -30,7 +30,7 @@ use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 
 use crate::Error;
-use crate::plan::{TOP_LEVEL, is_downsampled, is_expired, may_be_retried};
+use crate::plan::{TOP_LEVEL, is_expired, may_be_retried, should_downsample};
 
 mod classes;
 
@@ -73,7 +73,7 @@ pub struct MergeJob {
 struct Held<'a> {
     block: &'a Arc<BlockMeta>,
     index: usize,
-    file: &'a Arc<File>,
+    input: Input,
 }
 
 impl Held<'_> {
@@ -168,7 +168,8 @@ impl MergeJob {
             let index = block.datasets.iter().position(|dataset| dataset.tenant.number == tenant);
             let Some(index) = index else { continue };
             if !is_expired(self.now_ns, &self.limits, &block.datasets[index]) {
-                held.push(Held { block, index, file });
+                let input = Input::open(Arc::clone(file), Arc::clone(block), index)?;
+                held.push(Held { block, index, input });
             }
         }
         let Some(first) = held.first() else { return Ok(Vec::new()) };
@@ -193,10 +194,9 @@ impl MergeJob {
         stop: &AtomicBool,
     ) -> Result<Vec<Part>, Error> {
         let of_class = held.iter().filter(|held| class.may_take(held.dataset()));
-        let open = |held: &Held<'_>| Input::open(Arc::clone(held.file), Arc::clone(held.block), held.index);
-        let inputs = of_class.map(open).collect::<Result<Vec<_>, _>>()?;
+        let inputs: Vec<Input> = of_class.map(|held| held.input.clone()).collect();
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
-        let is_old = |input: &Input| is_downsampled(self.now_ns, &self.limits, input.meta());
+        let is_old = |input: &Input| should_downsample(self.now_ns, &self.limits, input.meta());
         let downsample = self.level == TOP_LEVEL && inputs.iter().all(is_old);
         let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };

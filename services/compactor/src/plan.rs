@@ -160,7 +160,7 @@ fn merge(now_ns: i64, limits: &Overrides, owned: &OwnedBlocks) -> Option<(Work, 
 }
 
 /// Whether the dataset's samples are due to be dropped.
-pub fn is_downsampled(now_ns: i64, limits: &Overrides, dataset: &DatasetMeta) -> bool {
+pub fn should_downsample(now_ns: i64, limits: &Overrides, dataset: &DatasetMeta) -> bool {
     limits.of(&dataset.tenant.id).downsamples(dataset.last_ns, now_ns)
 }
 
@@ -176,7 +176,7 @@ fn rewrite(
         let mut recorded = catalogue.deletions.get(&dataset.tenant.number).into_iter().flatten();
         catalogue.retired.contains_key(&dataset.tenant.number)
             || recorded.any(|recorded| dataset.awaits(recorded))
-            || (is_downsampled(now_ns, limits, dataset) && !dataset.is_downsampled())
+            || (should_downsample(now_ns, limits, dataset) && !dataset.is_downsampled())
     };
     let top = owned.blocks.iter().filter(|block| block.level == TOP_LEVEL);
     let mut found = top.filter(|block| block.datasets.iter().any(awaits));

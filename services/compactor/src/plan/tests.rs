@@ -130,7 +130,7 @@ impl World {
         }
         let now_ns = START_NS + (day * 1_440 + hour * 60 + minute) * MINUTE_NS;
         for dataset in owners.values_mut().flat_map(BTreeMap::values_mut) {
-            if level == TOP_LEVEL && is_downsampled(now_ns, &self.limits, dataset) {
+            if level == TOP_LEVEL && should_downsample(now_ns, &self.limits, dataset) {
                 dataset.sections.clear();
             }
         }
