@@ -5,7 +5,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cambium
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 VENV := $(CACHE)/venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PACKAGES := build-essential ca-certificates python3 python3-venv
+PACKAGES := build-essential ca-certificates libssl-dev pkg-config python3 python3-venv
 
 DATA ?= ./data
 TYPOS_VERSION := 1.52.0
