@@ -37,6 +37,11 @@ pub fn flushed_folder(partition: Partition) -> String {
     format!("{BLOCKS_PREFIX}/l0/{:04x}", partition.0)
 }
 
+/// Where a record of a log is kept that does not decode.
+pub fn set_aside_path(log: LogId, offset: Offset) -> String {
+    format!("set-aside/{:04x}/{:08x}-{:016x}", log.partition.0, log.log, offset.0)
+}
+
 /// The log and the first offset that the path of a block of level 0 names; `None` for another path.
 pub fn flushed_place(path: &str) -> Option<(LogId, Offset)> {
     let (folder, name) = path.strip_prefix(BLOCKS_PREFIX)?.strip_prefix("/l0/")?.rsplit_once('/')?;

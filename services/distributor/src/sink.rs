@@ -39,6 +39,8 @@ pub struct SinkError {
     pub kind: Kind,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// Whether it was refused because the partition is somewhere else.
+    pub moved: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -46,7 +48,14 @@ pub struct SinkError {
 impl SinkError {
     /// The failure of an implementation, which keeps its kind and its hint.
     pub fn new(partition: Partition, source: impl HasKind + Send + Sync + 'static) -> Self {
-        Self { partition, kind: source.kind(), retry_after: source.retry_after(), source: Box::new(source) }
+        let (kind, retry_after) = (source.kind(), source.retry_after());
+        Self { partition, kind, retry_after, moved: false, source: Box::new(source) }
+    }
+
+    /// The same where the partition is somewhere else.
+    #[must_use]
+    pub fn moved(self) -> Self {
+        Self { moved: true, ..self }
     }
 }
 

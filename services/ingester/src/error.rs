@@ -19,22 +19,23 @@ pub enum Error {
     /// This process does not own the partition.
     #[error("partition {} is not owned by this process", .0.0)]
     NotOwner(Partition),
+    /// Nobody who could be asked owns the partition now.
+    #[error("partition {} has no owner that answers", .0.0)]
+    NoOwner(Partition),
     /// The process is stopping.
     #[error("the ingester is shutting down")]
     ShuttingDown,
     /// The log did not take the record; nothing was kept.
     #[error("the record is not durable")]
     Log(#[source] cambium_ingestlog::Error),
-    /// A record that does not decode: a defect of the writer, or corruption that the checksum missed.
-    #[error("record {} of log {log} does not decode", .offset.0)]
-    Record {
-        /// Which log.
-        log: LogId,
-        /// Which record.
-        offset: Offset,
-        /// What is wrong with it.
+    /// A record that does not decode could not be set aside.
+    #[error("a record that does not decode was not kept as {path}")]
+    SetAside {
+        /// Where it was to be kept.
+        path: String,
+        /// What the store said.
         #[source]
-        source: cambium_proto::record::Error,
+        source: object_store::Error,
     },
     /// A record that the caller handed over does not decode.
     #[error("the record does not decode")]
@@ -71,14 +72,14 @@ pub enum Error {
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::HeadFull { .. } | Self::NotOwner(_) | Self::ShuttingDown => Kind::Unavailable,
+            Self::HeadFull { .. } | Self::NotOwner(_) | Self::NoOwner(_) | Self::ShuttingDown => {
+                Kind::Unavailable
+            }
             Self::Log(source) => source.kind(),
             Self::Catalogue(source) => source.kind(),
             Self::Block(source) => source.kind(),
-            Self::SnapshotTooOld { .. } => Kind::Unavailable,
-            Self::Record { .. } | Self::BadRecord(_) | Self::LogBehind { .. } | Self::TaskEnded => {
-                Kind::Internal
-            }
+            Self::SnapshotTooOld { .. } | Self::SetAside { .. } => Kind::Unavailable,
+            Self::BadRecord(_) | Self::LogBehind { .. } | Self::TaskEnded => Kind::Internal,
         }
     }
 }

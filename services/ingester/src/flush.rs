@@ -1,31 +1,75 @@
 //! From a cut to a committed block, and what makes a cut due.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cambium_blocks::writer::{self, Compression, EncodedBlock};
 use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::leases::Lease;
+use cambium_model::block::LogId;
+use cambium_runtime::tasks::Tasks;
 use fail::fail_point;
+use tokio::sync::watch;
 
 use crate::Error;
 use crate::partition::{Frozen, Partition};
 use crate::service::Shared;
 
-/// A partition that this process owns, with the fence under which it does.
+/// A log that this process holds, with the fences under which it does.
 #[derive(Debug)]
 pub struct Owned {
     /// The partition.
     pub partition: Partition,
     /// The epoch given when the log was opened: commits of older ones are refused.
     pub epoch: u64,
+    /// The tenure of the partition that its flushes expect, where tenures decide.
+    pub tenure: Option<Lease>,
+    /// Until when it takes writes, on the monotonic clock; none where it takes none.
+    accepting: Mutex<Option<watch::Receiver<Duration>>>,
+    /// Writes under way, and whatever else works for it.
+    tasks: Tasks,
     /// One flush at a time, so that blocks are committed in the order of their offsets. Holds the encoded bytes of a
     /// flush that has not succeeded yet, because a retry must write the same ones.
     flushing: tokio::sync::Mutex<Option<EncodedBlock>>,
 }
 
 impl Owned {
-    /// A partition under this epoch.
-    pub fn new(partition: Partition, epoch: u64) -> Self {
-        Self { partition, epoch, flushing: tokio::sync::Mutex::new(None) }
+    /// A log under this epoch and tenure, that takes no writes.
+    pub fn new(partition: Partition, epoch: u64, tenure: Option<Lease>) -> Self {
+        let (accepting, tasks) = (Mutex::default(), Tasks::new());
+        Self { partition, epoch, tenure, accepting, tasks, flushing: tokio::sync::Mutex::new(None) }
+    }
+
+    /// Lets it take writes until the moment that `valid` says, which may move.
+    #[must_use]
+    pub(crate) fn accepting_until(self, valid: watch::Receiver<Duration>) -> Self {
+        *self.locked() = Some(valid);
+        self
+    }
+
+    /// Whether it takes writes now.
+    pub(crate) fn is_accepting(&self, now: Duration) -> bool {
+        self.locked().as_ref().is_some_and(|valid| now < *valid.borrow())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<watch::Receiver<Duration>>> {
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What works for it.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Which log.
+    pub(crate) fn log_id(&self) -> LogId {
+        self.partition.log_id()
+    }
+
+    /// Takes no more writes, and waits for those under way.
+    pub(crate) async fn stop(&self) {
+        *self.locked() = None;
+        self.tasks.shut_down().await;
     }
 
     /// Cuts, and brings every cut that is not in a block yet into one. Returns how many.
@@ -37,7 +81,7 @@ impl Owned {
         }
         let mut flushed = 0;
         while let Some(frozen) = self.partition.oldest_unflushed() {
-            let began = shared.clock.monotonic();
+            let began = shared.deps.clock.monotonic();
             if let Err(error) = self.flush_cut(shared, &frozen, &mut encoded).await {
                 shared.metrics.flush_failures.inc();
                 return Err(error);
@@ -45,7 +89,7 @@ impl Owned {
             *encoded = None;
             flushed += 1;
             shared.metrics.flushes.inc();
-            shared.metrics.flush_seconds.observe((shared.clock.monotonic() - began).as_secs_f64());
+            shared.metrics.flush_seconds.observe((shared.deps.clock.monotonic() - began).as_secs_f64());
         }
         Ok(flushed)
     }
@@ -63,12 +107,13 @@ impl Owned {
             *encoded = Some(encode(frozen, self.epoch).await?);
         }
         if let Some(block) = encoded {
-            writer::put(shared.store.as_ref(), block).await?;
+            writer::put(shared.deps.store.as_ref(), block).await?;
         }
         fail_point!("flush-before-commit");
         let block = encoded.as_ref().map(|block| block.meta.clone());
-        let commit = FlushCommit { range: frozen.range, epoch: self.epoch, block };
-        shared.catalogue.commit_flush(&commit).await?;
+        let tenure = self.tenure.clone();
+        let commit = FlushCommit { range: frozen.range, epoch: self.epoch, block, tenure };
+        shared.deps.catalogue.commit_flush(&commit).await?;
         fail_point!("flush-before-truncate");
         if let Some(meta) = &commit.block {
             shared.metrics.flushed_bytes.inc_by(meta.size_bytes);

@@ -32,10 +32,17 @@ pub mod flush;
 
 pub mod service;
 
+pub mod tenure;
+
+mod leftover;
+
+mod open;
+
 pub mod metrics;
 
 pub mod error;
 
 pub use config::Config;
 pub use error::Error;
-pub use service::{Deps, Handle, Service};
+pub use service::{Deps, Handle, Heads, Service};
+pub use tenure::{Claims, Leased, Tenures};

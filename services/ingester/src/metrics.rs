@@ -22,6 +22,9 @@ pub struct IngesterMetrics {
     pub(crate) dedup_ids: Gauge,
     pub(crate) replayed_records: Counter,
     pub(crate) log_records_lost: Counter,
+    pub(crate) records_set_aside: Counter,
+    pub(crate) tenures_lost: Counter,
+    pub(crate) logs_held: Gauge,
 }
 
 impl IngesterMetrics {
@@ -42,6 +45,9 @@ impl IngesterMetrics {
             dedup_ids: Gauge::default(),
             replayed_records: Counter::default(),
             log_records_lost: Counter::default(),
+            records_set_aside: Counter::default(),
+            tenures_lost: Counter::default(),
+            logs_held: Gauge::default(),
         };
         metrics.register(|all| {
             let registry = all.sub_registry_with_prefix("ingester");
@@ -65,6 +71,13 @@ impl IngesterMetrics {
             counter("flushed_samples", "Samples in blocks written", &new.flushed_samples);
             counter("replayed_records", "Records applied from the log at start", &new.replayed_records);
             counter("log_records_lost", "Records that the log could not give back", &new.log_records_lost);
+            counter(
+                "records_set_aside",
+                "Records that did not decode and were set aside",
+                &new.records_set_aside,
+            );
+            counter("tenures_lost", "Partitions lost because the lease was not renewed", &new.tenures_lost);
+            registry.register("logs_held", "Logs that can be read from here", new.logs_held.clone());
             registry.register("flush_seconds", "Time from cut to commit", new.flush_seconds.clone());
             registry.register("head_bytes", "Bytes in active generations", new.head_bytes.clone());
             registry.register(

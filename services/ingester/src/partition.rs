@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cambium_blocks::Dataset;
 use cambium_ingestlog::Log;
+use cambium_metastore::leases::Lease;
 use cambium_model::block::{LogId, LogRange, Offset};
 use cambium_model::limits::Overrides;
 use cambium_model::profile::Profile;
@@ -26,7 +27,7 @@ use hashbrown::HashMap;
 use tokio::sync::{Notify, watch};
 
 use crate::Error;
-use crate::dedup::Dedup;
+use crate::dedup::{Dedup, Key};
 use crate::head::Head;
 
 /// Flushed generations that stay for readers with an older catalogue snapshot.
@@ -45,7 +46,28 @@ pub struct Ack {
     pub duplicates: usize,
 }
 
-/// A partition that this process owns.
+/// A push that is durable in some log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Whose, and its id.
+    pub key: Key,
+    /// When it was collected, nanoseconds since the Unix epoch.
+    pub time_ns: i64,
+}
+
+/// What the owner of a partition says of pushes in another log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The owner's tenure; none where there is no other process. What it says holds no longer than that.
+    pub tenure: Option<Lease>,
+    /// Whether each push counts elsewhere, in the order asked.
+    pub taken: Vec<bool>,
+}
+
+/// Pushes that one owner lets other logs count. It says the same of them until its tenure ends.
+const CLAIMS_MAX: usize = 1 << 22;
+
+/// A log of a partition, and what of it is not in blocks.
 #[derive(Debug)]
 pub struct Partition {
     log: Arc<dyn Log>,
@@ -66,6 +88,8 @@ struct State {
     ready: BTreeMap<Offset, Decoded>,
     outcomes: BTreeMap<Offset, Ack>,
     dedup: Dedup,
+    /// Pushes that count in another log, whose holder has asked first.
+    claimed: HashMap<Key, LogId>,
 }
 
 #[derive(Debug)]
@@ -137,6 +161,7 @@ impl Partition {
             ready: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             dedup,
+            claimed: HashMap::new(),
         };
         Self {
             log,
@@ -173,11 +198,32 @@ impl Partition {
     }
 
     /// Takes a record that is durable already: replay.
-    pub fn replay(&self, offset: Offset, bytes: &[u8]) -> Result<(), Error> {
-        let (tenant, profiles) =
-            record::decode(bytes).map_err(|source| Error::Record { log: self.log_id(), offset, source })?;
+    pub fn replay(&self, offset: Offset, tenant: Tenant, profiles: Vec<Profile>) {
         self.hand_on(offset, Decoded { tenant, profiles, awaited: false });
-        Ok(())
+    }
+
+    /// The next offset to apply.
+    pub fn next(&self) -> Offset {
+        *self.applied.borrow()
+    }
+
+    /// Decides which pushes in the log `of` count there: those that do not count here, now or ever again. Asked again for
+    /// the same log it says the same. None where it would have to remember too many.
+    pub fn claim(&self, of: LogId, pushes: &[Pushed]) -> Option<Vec<bool>> {
+        let mut state = self.locked();
+        let state = &mut *state;
+        if state.claimed.len() + pushes.len() > CLAIMS_MAX {
+            return None;
+        }
+        let mut taken = Vec::with_capacity(pushes.len());
+        for push in pushes {
+            let is_new = state.dedup.insert(push.key, push.time_ns);
+            if is_new {
+                state.claimed.insert(push.key, of);
+            }
+            taken.push(!is_new && state.claimed.get(&push.key) != Some(&of));
+        }
+        Some(taken)
     }
 
     /// Passes over records that the log has lost; the caller has said so.

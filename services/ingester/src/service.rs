@@ -1,50 +1,49 @@
-//! The ingester as a role: opens its logs, replays them, takes writes, flushes until told to stop.
+//! The ingester as a role: holds logs, takes writes, flushes until told to stop.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cambium_blocks::Dataset;
-use cambium_blocks::Source;
 use cambium_blocks::cache::Cache;
-use cambium_blocks::reader::BlockSource;
-use cambium_ingestlog::Log;
-use cambium_ingestlog::log::Entry;
+use cambium_ingestlog::Logs;
 use cambium_metastore::catalogue::Catalogue;
-use cambium_model::block::{BlockMeta, LogId, Offset, Partition as PartitionId};
+use cambium_model::block::{LogId, Offset, Partition as PartitionId};
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::TenantNumber;
-use cambium_model::time::TimeRange;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
 use cambium_runtime::tasks::Tasks;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use object_store::ObjectStore;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 use crate::Config;
 use crate::Error;
-use crate::dedup::Dedup;
 use crate::flush::Owned;
+use crate::leftover;
 use crate::metrics::IngesterMetrics;
-use crate::partition::{Ack, Partition};
+use crate::open::{self, Opened};
+use crate::partition::{Ack, Claimed, Partition, Pushed};
+use crate::tenure::{self, Tenures};
 
-/// Bytes of records read at once during replay.
-const REPLAY_BYTES: usize = 16 << 20;
-/// Requests to flush that may wait.
-const FLUSH_REQUESTS_WAITING_MAX: usize = 16;
 /// How often gauges and old pushes are looked after, and active series published.
 const TICK: Duration = Duration::from_secs(1);
 /// Wait after a failed flush: doubled from the first to the second bound.
 const FLUSH_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How long a sealed log can still be read from: a query's snapshot of the catalogue may be that old.
+const READ_GRACE: Duration = Duration::from_secs(60);
 
 /// What the ingester works with.
 #[derive(Debug)]
 pub struct Deps {
-    /// One per partition that this process owns.
-    pub logs: Vec<Arc<dyn Log>>,
-    /// This process, for people who look at the catalogue.
+    /// Where its logs are.
+    pub logs: Arc<dyn Logs>,
+    /// Which partitions are its own.
+    pub tenures: Tenures,
+    /// This process: its name in the catalogue, which no other has.
     pub node: String,
     /// Where blocks are committed.
     pub catalogue: Arc<Catalogue>,
@@ -60,17 +59,15 @@ pub struct Deps {
     pub metrics: Metrics,
 }
 
-/// What all partitions of the process share.
+/// What all logs of the process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) catalogue: Arc<Catalogue>,
-    pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) deps: Deps,
     pub(crate) metrics: IngesterMetrics,
-    partitions: Vec<Arc<Owned>>,
+    pub(crate) tasks: Tasks,
+    held: RwLock<BTreeMap<LogId, Arc<Owned>>>,
     stopping: AtomicBool,
-    tasks: Tasks,
     active_series: watch::Sender<Arc<HashMap<TenantNumber, u64>>>,
 }
 
@@ -78,66 +75,75 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub struct Service {
     shared: Arc<Shared>,
-    requests: Vec<mpsc::Receiver<FlushRequest>>,
-    handle: Handle,
 }
 
 /// Writes to and reads from the running role. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
-    flushers: Vec<mpsc::Sender<FlushRequest>>,
 }
 
-type FlushRequest = oneshot::Sender<Result<usize, Error>>;
+/// A tenant's heads.
+#[derive(Debug, Default)]
+pub struct Heads {
+    /// The profiles of each log from where it was asked, one after the other.
+    pub found: Vec<(LogId, Dataset)>,
+    /// Logs that are not held here, or cannot be read yet.
+    pub missing: Vec<LogId>,
+}
 
 impl Service {
-    /// Opens the logs under a new epoch each, reads back the pushes that recent blocks hold and replays what is not in
-    /// blocks.
+    /// The role. Without other processes its logs are opened here: the pushes that recent blocks hold are read back, and
+    /// what is not in blocks is replayed.
     pub async fn open(config: Config, deps: Deps) -> Result<Self, Error> {
-        let metrics = IngesterMetrics::new(&deps.metrics);
-        let mut partitions = Vec::new();
-        for log in &deps.logs {
-            let owned = open_partition(&deps, &metrics, Arc::clone(log)).await?;
-            partitions.push(Arc::new(owned));
-        }
-        let (flushers, requests) =
-            partitions.iter().map(|_| mpsc::channel(FLUSH_REQUESTS_WAITING_MAX)).unzip();
         let shared = Arc::new(Shared {
             config,
-            catalogue: deps.catalogue,
-            store: deps.store,
-            clock: deps.clock,
-            metrics,
-            partitions,
-            stopping: AtomicBool::new(false),
+            metrics: IngesterMetrics::new(&deps.metrics),
+            deps,
             tasks: Tasks::new(),
+            held: RwLock::default(),
+            stopping: AtomicBool::new(false),
             active_series: watch::Sender::default(),
         });
+        if let Tenures::Alone { partitions } = &shared.deps.tenures {
+            for partition in 0..*partitions {
+                let id = LogId { partition: PartitionId(partition), log: 0 };
+                let opened = Opened::open(&shared, id).await?;
+                let since_ns = open::retried_since(&shared);
+                let owned = opened.replay(&shared, None, since_ns, HashSet::new()).await?;
+                let (_, for_ever) = watch::channel(Duration::MAX);
+                shared.hold(owned.accepting_until(for_ever));
+            }
+        }
         shared.publish();
-        let handle = Handle { shared: Arc::clone(&shared), flushers };
-        Ok(Self { shared, requests, handle })
+        Ok(Self { shared })
     }
 
     /// For writes and reads.
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        Handle { shared: Arc::clone(&self.shared) }
     }
 
-    /// Flushes when due until `shutdown`, then refuses writes, flushes everything and closes the logs.
+    /// Holds partitions and flushes when due until `shutdown`, then hands everything over: all is flushed, logs are closed.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { shared, requests, handle } = self;
-        for (owned, requests) in shared.partitions.iter().zip(requests) {
-            let flusher = Flusher { shared: Arc::clone(&shared), owned: Arc::clone(owned), requests };
-            shared.tasks.spawn("flusher", flusher.run());
+        let Self { shared } = self;
+        for log in shared.deps.logs.held().await.map_err(Error::Log)? {
+            if shared.find(log).is_none() {
+                leftover::spawn(&shared, log);
+            }
+        }
+        if let Tenures::Leased(leased) = &shared.deps.tenures {
+            for partition in 0..leased.partitions {
+                shared.tasks.spawn("tenure", tenure::hold(Arc::clone(&shared), PartitionId(partition)));
+            }
         }
         shared.tasks.spawn("ticker", tick(Arc::clone(&shared)));
         shutdown.await;
         shared.stopping.store(true, Ordering::Release);
-        drop(handle);
-        // Flushers end at the signal; writes under way run to their end.
+        // Tenures end with a hand-over.
         shared.tasks.shut_down().await;
-        for owned in &shared.partitions {
+        for owned in shared.all() {
+            owned.stop().await;
             owned.flush(&shared).await?;
             owned.partition.log().close().await;
         }
@@ -151,9 +157,9 @@ impl Handle {
         // First of all: is there room? An operator who sees this often raises `head_bytes_max` or lowers
         // `flush_bytes`; one who sees it for long looks at `flush_failures`.
         self.shared.admit()?;
-        let owned = self.shared.owned(partition)?;
-        let writing = self.shared.tasks.spawn("write", {
-            let owned = Arc::clone(owned);
+        let owned = self.shared.accepting(partition)?;
+        let writing = owned.tasks().spawn("write", {
+            let owned = Arc::clone(&owned);
             async move { owned.partition.write(record).await }
         });
         let ack = writing.await.map_err(|_| Error::TaskEnded)??;
@@ -162,28 +168,42 @@ impl Handle {
         Ok(ack)
     }
 
-    /// A tenant's heads of every partition, each from where the catalogue snapshot says that its blocks end.
-    pub fn heads(&self, tenant: TenantNumber, committed: &[(LogId, Offset)]) -> Result<Vec<Dataset>, Error> {
-        let mut found = Vec::new();
-        for owned in &self.shared.partitions {
-            let log = owned.partition.log_id();
-            let end = committed.iter().find(|(id, _)| *id == log).map_or(Offset(0), |(_, end)| *end);
-            found.extend(owned.partition.heads(tenant, end)?);
+    /// A tenant's heads of these logs, each from where the catalogue snapshot says that its blocks end.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotTooOld`].
+    pub fn heads(&self, tenant: TenantNumber, logs: &[(LogId, Offset)]) -> Result<Heads, Error> {
+        let mut heads = Heads::default();
+        for (log, from) in logs {
+            match self.shared.find(*log) {
+                Some(owned) => {
+                    let of_log = owned.partition.heads(tenant, *from)?;
+                    heads.found.extend(of_log.into_iter().map(|head| (*log, head)));
+                }
+                None => heads.missing.push(*log),
+            }
         }
-        Ok(found)
+        Ok(heads)
     }
 
-    /// Flushes every partition now; returns the number of blocks written.
+    /// As the owner of a log's partition: decides which of the pushes in that log, of an earlier tenure, count there. What
+    /// is not counted here by now will not be.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`], [`Error::NoOwner`] where too many are claimed already.
+    pub fn claim(&self, log: LogId, pushes: &[Pushed]) -> Result<Claimed, Error> {
+        self.shared.claim(log, pushes)
+    }
+
+    /// Flushes every log now; returns the number of blocks written.
     pub async fn flush(&self) -> Result<usize, Error> {
-        let mut answers = Vec::new();
-        for flusher in &self.flushers {
-            let (sender, receiver) = oneshot::channel();
-            flusher.send(sender).await.map_err(|_| Error::ShuttingDown)?;
-            answers.push(receiver);
-        }
         let mut blocks = 0;
-        for answer in answers {
-            blocks += answer.await.map_err(|_| Error::ShuttingDown)??;
+        for owned in self.shared.all() {
+            let flushing = self.shared.tasks.spawn("flush", {
+                let (shared, owned) = (Arc::clone(&self.shared), owned);
+                async move { owned.flush(&shared).await }
+            });
+            blocks += flushing.await.map_err(|_| Error::TaskEnded)??;
         }
         Ok(blocks)
     }
@@ -193,18 +213,21 @@ impl Handle {
         self.shared.active_series.subscribe()
     }
 
-    /// The partitions that this process owns.
+    /// The partitions that take writes here now.
     pub fn partitions(&self) -> Vec<PartitionId> {
-        self.shared.partitions.iter().map(|owned| owned.partition.log_id().partition).collect()
+        let now = self.shared.deps.clock.monotonic();
+        let accepting = self.shared.all().into_iter().filter(|owned| owned.is_accepting(now));
+        accepting.map(|owned| owned.log_id().partition).collect()
     }
 }
 
 impl Shared {
     fn admit(&self) -> Result<(), Error> {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.stopping.load(Ordering::Acquire) && matches!(self.deps.tenures, Tenures::Alone { .. }) {
             return Err(Error::ShuttingDown);
         }
-        let held = self.partitions.iter().map(|owned| owned.partition.held());
+        let held = self.locked();
+        let held = held.values().map(|owned| owned.partition.held());
         let held_bytes: usize = held.map(|held| held.active_bytes + held.frozen_bytes).sum();
         let budget_bytes = self.config.head_bytes_max.0;
         if held_bytes as u64 > budget_bytes {
@@ -214,16 +237,73 @@ impl Shared {
         Ok(())
     }
 
-    fn owned(&self, partition: PartitionId) -> Result<&Arc<Owned>, Error> {
-        let mut all = self.partitions.iter();
-        all.find(|owned| owned.partition.log_id().partition == partition).ok_or(Error::NotOwner(partition))
+    /// The partition's log that takes writes.
+    fn accepting(&self, partition: PartitionId) -> Result<Arc<Owned>, Error> {
+        let now = self.deps.clock.monotonic();
+        let held = self.locked();
+        let of_partition = |log| LogId { partition, log };
+        let mut logs = held.range(of_partition(0)..=of_partition(u32::MAX)).rev();
+        let found = logs.find(|(_, owned)| owned.is_accepting(now));
+        found.map(|(_, owned)| Arc::clone(owned)).ok_or(Error::NotOwner(partition))
+    }
+
+    pub(crate) fn claim(&self, log: LogId, pushes: &[Pushed]) -> Result<Claimed, Error> {
+        let owned = self.accepting(log.partition)?;
+        let taken = owned.partition.claim(log, pushes).ok_or(Error::NoOwner(log.partition))?;
+        Ok(Claimed { tenure: owned.tenure.clone(), taken })
+    }
+
+    /// Makes a log readable, and flushes it when due.
+    pub(crate) fn hold(self: &Arc<Self>, owned: Owned) -> Arc<Owned> {
+        let owned = Arc::new(owned);
+        self.held.write().unwrap_or_else(PoisonError::into_inner).insert(owned.log_id(), Arc::clone(&owned));
+        owned.tasks().spawn("flusher", flush_when_due(Arc::clone(self), Arc::clone(&owned)));
+        owned
+    }
+
+    /// Lets readers with an older snapshot of the catalogue finish, then lets go of a sealed log.
+    pub(crate) fn retire(self: &Arc<Self>, id: LogId) {
+        let (shared, stop) = (Arc::clone(self), self.tasks.shutdown_signal());
+        self.tasks.spawn("retire", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = shared.deps.clock.sleep(READ_GRACE) => {}
+            }
+            shared.let_go(id);
+        });
+    }
+
+    /// Reads nothing from the log any more.
+    pub(crate) fn let_go(&self, id: LogId) -> Option<Arc<Owned>> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// Stops whatever is done with a log, and closes it.
+    pub(crate) async fn put_down(&self, id: LogId) {
+        if let Some(owned) = self.let_go(id) {
+            owned.stop().await;
+            owned.partition.log().close().await;
+        }
+    }
+
+    fn find(&self, log: LogId) -> Option<Arc<Owned>> {
+        self.locked().get(&log).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Owned>> {
+        self.locked().values().cloned().collect()
+    }
+
+    fn locked(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<LogId, Arc<Owned>>> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings gauges and active series up to date.
     fn publish(&self) {
         let mut by_tenant = HashMap::new();
         let (mut active, mut frozen, mut series, mut ids) = (0, 0, 0, 0);
-        for owned in &self.partitions {
+        let all = self.all();
+        for owned in &all {
             let held = owned.partition.held();
             active += held.active_bytes;
             frozen += held.frozen_bytes;
@@ -233,6 +313,7 @@ impl Shared {
                 *by_tenant.entry(tenant).or_insert(0) += count;
             }
         }
+        self.metrics.logs_held.set(all.len() as i64);
         self.metrics.head_bytes.set(active as i64);
         self.metrics.frozen_bytes.set(frozen as i64);
         self.metrics.head_series.set(series as i64);
@@ -247,54 +328,40 @@ async fn tick(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = shared.clock.sleep(TICK) => {}
+            () = shared.deps.clock.sleep(TICK) => {}
         }
-        for owned in &shared.partitions {
+        for owned in shared.all() {
             owned.partition.forget_old_pushes();
         }
         shared.publish();
     }
 }
 
-/// Decides when a partition is flushed, and retries.
-struct Flusher {
-    shared: Arc<Shared>,
-    owned: Arc<Owned>,
-    requests: mpsc::Receiver<FlushRequest>,
-}
-
-impl Flusher {
-    async fn run(self) {
-        let Self { shared, owned, mut requests } = self;
-        let shutdown = shared.tasks.shutdown_signal();
-        let mut failures = 0;
-        loop {
-            let request = tokio::select! {
-                () = shutdown.cancelled() => return,
-                request = requests.recv() => request,
-                () = due(&shared, &owned.partition, failures) => None,
-            };
-            let result = owned.flush(&shared).await;
-            failures = match &result {
-                Ok(_) => 0,
-                Err(error) => {
-                    tracing::error!(log = %owned.partition.log_id(), failures, %error, "flush failed");
-                    failures + 1
-                }
-            };
-            if let Some(request) = request {
-                // The asker may have gone away.
-                let _ = request.send(result);
-            }
+/// Decides when a log is flushed, and retries.
+async fn flush_when_due(shared: Arc<Shared>, owned: Arc<Owned>) {
+    let stop = owned.tasks().shutdown_signal();
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = due(&shared, &owned.partition, failures) => {}
         }
+        failures = match owned.flush(&shared).await {
+            Ok(_) => 0,
+            Err(error) => {
+                tracing::error!(log = %owned.log_id(), failures, %error, "flush failed");
+                failures + 1
+            }
+        };
     }
 }
 
 /// Returns when a flush is due by size or age, or when a failed one may be tried again.
 async fn due(shared: &Shared, partition: &Partition, failures: u32) {
+    let clock = &shared.deps.clock;
     if failures > 0 {
         let doubled = FLUSH_BACKOFF.0 * 2_u32.pow(failures.min(10));
-        shared.clock.sleep(doubled.min(FLUSH_BACKOFF.1)).await;
+        clock.sleep(doubled.min(FLUSH_BACKOFF.1)).await;
         return;
     }
     let config = &shared.config;
@@ -307,69 +374,13 @@ async fn due(shared: &Shared, partition: &Partition, failures: u32) {
             partition.grown().await;
             continue;
         };
-        let age = shared.clock.monotonic().saturating_sub(since);
+        let age = clock.monotonic().saturating_sub(since);
         if age >= config.flush_interval.0 {
             return;
         }
         tokio::select! {
             () = partition.grown() => {}
-            () = shared.clock.sleep(config.flush_interval.0 - age) => {}
+            () = clock.sleep(config.flush_interval.0 - age) => {}
         }
     }
-}
-
-async fn open_partition(deps: &Deps, metrics: &IngesterMetrics, log: Arc<dyn Log>) -> Result<Owned, Error> {
-    let id = log.id();
-    let state = deps.catalogue.open_log(id, &deps.node).await?;
-    let committed = state.committed_next;
-    if log.first() > committed {
-        return Err(Error::LogBehind { log: id, first: log.first(), committed });
-    }
-    let dedup = recent_pushes(deps, id).await?;
-    let pushes = dedup.len();
-    let partition =
-        Partition::new(Arc::clone(&log), Arc::clone(&deps.clock), deps.limits.clone(), committed, dedup);
-    partition.forget_old_pushes();
-    let mut from = committed;
-    while from < log.next() {
-        for entry in log.read(from, REPLAY_BYTES).await.map_err(Error::Log)? {
-            match entry {
-                Entry::Record { offset, payload } => {
-                    partition.replay(offset, &payload)?;
-                    metrics.replayed_records.inc();
-                    from = Offset(offset.0 + 1);
-                }
-                Entry::Gap { first, next } => {
-                    let lost = next.0 - first.0.max(from.0);
-                    tracing::error!(log = %id, first = first.0, next = next.0, lost, "records of the log are lost");
-                    metrics.log_records_lost.inc_by(lost);
-                    partition.skip(next);
-                    from = next;
-                }
-            }
-        }
-    }
-    tracing::info!(log = %id, epoch = state.epoch, committed = committed.0, next = from.0, pushes, "log opened");
-    Ok(Owned::new(partition, state.epoch))
-}
-
-/// The pushes that blocks of this log hold and that a client may still retry.
-async fn recent_pushes(deps: &Deps, log: LogId) -> Result<Dedup, Error> {
-    let mut dedup = Dedup::default();
-    let since_ns = crate::partition::window_start(&deps.limits.borrow(), deps.clock.now_ns());
-    for block in deps.catalogue.blocks_since(log, since_ns).await? {
-        for (index, dataset) in block.datasets.iter().enumerate() {
-            let source = source(deps, &block, index);
-            let rows = vec![0..u32::try_from(dataset.series).unwrap_or(u32::MAX)];
-            let profiles = source.profiles(&rows, TimeRange::ALL).await?;
-            for (id, time_ns) in profiles.ids.iter().zip(&profiles.time_ns) {
-                dedup.insert((dataset.tenant.number, *id), *time_ns);
-            }
-        }
-    }
-    Ok(dedup)
-}
-
-fn source(deps: &Deps, block: &Arc<BlockMeta>, index: usize) -> BlockSource {
-    BlockSource::new(Arc::clone(&deps.store), Arc::clone(&deps.cache), Arc::clone(block), index)
 }

@@ -14,6 +14,8 @@
 
 pub mod log;
 
+pub mod logs;
+
 pub mod memory;
 
 pub mod local;
@@ -24,4 +26,5 @@ pub mod testing;
 
 pub use local::LocalLog;
 pub use log::{Entry, Error, Log};
+pub use logs::Logs;
 pub use memory::MemoryLog;

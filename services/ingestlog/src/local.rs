@@ -193,7 +193,7 @@ fn open_writer(id: LogId, config: &Config, deps: Deps) -> Result<(Writer, Recove
 }
 
 /// Runs what may wait for the disk where that harms nobody.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     match task::spawn_blocking(work).await {

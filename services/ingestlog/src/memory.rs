@@ -31,6 +31,11 @@ impl MemoryLog {
         Self { id, state: Mutex::default() }
     }
 
+    /// Opens it again after it was closed, as it was.
+    pub(crate) fn reopen(&self) {
+        self.state().closed = false;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
     }

@@ -301,6 +301,27 @@ impl Disk for FaultyDisk {
         Ok(state.folder(folder)?.seen.keys().cloned().collect())
     }
 
+    fn folders(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let state = self.state();
+        state.alive()?;
+        let inside = state.folders.keys().filter(|path| path.parent() == Some(folder));
+        Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn rename_folder(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        refuse(state.begin()?)?;
+        let moved = state.folders.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.folders.insert(to.to_owned(), moved);
+        Ok(())
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        refuse(state.begin()?)?;
+        state.folders.remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let mut state = self.state();
         refuse(state.begin()?)?;

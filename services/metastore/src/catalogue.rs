@@ -25,8 +25,11 @@ use prost::Message;
 use crate::error::{Error as StoreError, decode, decode_u32};
 use crate::keys::{self, Kind};
 use crate::kv::{self, Key, KvStore, Snapshot, Step, Txn};
+use crate::leases::Lease;
 
 mod deletions;
+
+mod logs;
 
 mod rebuild;
 
@@ -35,6 +38,7 @@ mod replace;
 mod view;
 
 pub use deletions::DELETIONS_MAX;
+pub use logs::OpenLog;
 pub use rebuild::{Rebuilt, RebuiltTenant};
 pub use replace::{Garbage, Replacement};
 pub use view::{CatalogueView, Everything, LogBlocks, OwnedBlocks};
@@ -85,6 +89,12 @@ pub enum Error {
         /// The caller's fence.
         fence: u64,
     },
+    /// The log is sealed: whatever it held is in blocks, or was given up.
+    #[error("log {log} is sealed")]
+    Sealed {
+        /// The log.
+        log: LogId,
+    },
     /// Nobody has opened the log: a defect of the caller.
     #[error("log {log} was never opened")]
     UnknownLog {
@@ -104,7 +114,9 @@ impl HasKind for Error {
         match self {
             Self::Store(error) => error.kind(),
             // The log's new owner will take the work.
-            Self::Fenced { .. } | Self::BlockGone { .. } | Self::LeaseLost { .. } => error::Kind::Unavailable,
+            Self::Fenced { .. } | Self::Sealed { .. } | Self::BlockGone { .. } | Self::LeaseLost { .. } => {
+                error::Kind::Unavailable
+            }
             Self::TooManyDeletions => error::Kind::Unprocessable,
             Self::OutOfOrder { .. } | Self::UnknownLog { .. } | Self::Unfinished => error::Kind::Internal,
         }
@@ -129,6 +141,9 @@ pub struct FlushCommit {
     pub epoch: u64,
     /// The block that holds them, already in object storage; `None` where every record was a duplicate.
     pub block: Option<BlockMeta>,
+    /// The tenure of the log's partition that must be in force, where tenures decide who may write: the flusher's own, or
+    /// for a log of an earlier tenure that of the owner who said which of its pushes it has taken in since.
+    pub tenure: Option<Lease>,
 }
 
 /// The block catalogue of a cluster.
@@ -164,30 +179,10 @@ impl Catalogue {
         .await
     }
 
-    /// Takes the log over: fences every earlier holder, and says where to replay from. `holder` names the node for
-    /// people; it may be empty.
-    pub async fn open_log(&self, log: LogId, holder: &str) -> Result<LogState, Error> {
-        kv::transact(&*self.store, |snapshot| async move {
-            let key = keys::log_state(log);
-            let before = snapshot.get(&key).await?;
-            let mut state: stored::LogState = match &before {
-                Some(value) => decode(Kind::LogState, value)?,
-                None => stored::LogState::default(),
-            };
-            // After an undetermined commit this may raise the epoch twice, which fences nobody but ourselves.
-            state.epoch += 1;
-            state.holder = holder.to_owned();
-            let opened = LogState { epoch: state.epoch, committed_next: Offset(state.committed_next) };
-            let txn = Txn::new().expect(key.clone(), before).put(key, state.encode_to_vec());
-            Ok(Step::Commit(txn, opened))
-        })
-        .await
-    }
-
     /// Commits a flush: the block's entry and the log's committed offset, in one transaction. Committing the same
     /// flush again succeeds without effect.
     ///
-    /// Errors: [`Error::Fenced`], [`Error::OutOfOrder`], [`Error::UnknownLog`]; nothing is written then. On
+    /// Errors: [`Error::Fenced`], [`Error::LeaseLost`], [`Error::OutOfOrder`], [`Error::UnknownLog`]; nothing is written then. On
     /// [`Error::Store`] the outcome may be unknown: commit the same flush again.
     pub async fn commit_flush(&self, flush: &FlushCommit) -> Result<(), Error> {
         debug_assert!(flush.range.first < flush.range.next, "a flush holds at least one record");
@@ -229,7 +224,7 @@ async fn decide_flush(
     flush: &FlushCommit,
     marks: &[Key],
 ) -> Result<Step<()>, Error> {
-    let FlushCommit { range, epoch, block } = flush;
+    let FlushCommit { range, epoch, block, tenure } = flush;
     let log = range.log;
     let (state_key, block_key) = (keys::log_state(log), keys::block(log, range.first));
     let mut values = snapshot.batch_get(&[state_key.clone(), block_key.clone()]).await?.into_iter();
@@ -249,13 +244,29 @@ async fn decide_flush(
         return Err(Error::OutOfOrder { log, first: range.first.0, committed_next });
     }
     let after = stored::LogState { committed_next: range.next.0, ..state };
-    let txn = Txn::new().expect(state_key.clone(), before).put(state_key, after.encode_to_vec());
+    let txn = match tenure {
+        Some(lease) => expect_lease(&*snapshot, lease, Txn::new()).await?,
+        None => Txn::new(),
+    };
+    let txn = txn.expect(state_key.clone(), before).put(state_key, after.encode_to_vec());
     let txn = marks.iter().fold(txn, |txn, mark| txn.put(mark.clone(), Vec::new()));
     let txn = match block {
         Some(block) => txn.put(block_key, stored::BlockEntry::from(block).encode_to_vec()),
         None => txn,
     };
     Ok(Step::Commit(txn, ()))
+}
+
+/// The transaction, and that the lease is held still.
+async fn expect_lease(snapshot: &dyn Snapshot, lease: &Lease, txn: Txn) -> Result<Txn, Error> {
+    let key = keys::lease(&lease.job);
+    let value = snapshot.get(&key).await?;
+    let record: Option<stored::LeaseRecord> =
+        value.as_ref().map(|value| decode(Kind::Lease, value)).transpose()?;
+    if record.is_none_or(|record| record.fence != lease.fence) {
+        return Err(Error::LeaseLost { job: lease.job.clone(), fence: lease.fence });
+    }
+    Ok(txn.expect(key, value))
 }
 
 /// Whether an earlier attempt has committed this flush: its block has its entry (no other holder can have written

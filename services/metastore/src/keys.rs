@@ -220,6 +220,16 @@ pub(crate) fn lease(job: &str) -> Key {
     key(Kind::Lease, &[job.as_bytes()])
 }
 
+/// The leases on all jobs whose names begin so.
+pub(crate) fn leases_of(jobs: &str) -> KeyRange {
+    KeyRange::prefix(lease(jobs).as_bytes())
+}
+
+/// The job that a key of a lease names; `None` for a key of another shape.
+pub(crate) fn lease_job(key: &Key) -> Option<&str> {
+    std::str::from_utf8(key.as_bytes().get(1..)?).ok()
+}
+
 pub(crate) fn garbage(due_ns: i64, path: &str) -> Key {
     key(Kind::Garbage, &[&due_ns.max(0).to_be_bytes(), path.as_bytes()])
 }
@@ -267,6 +277,10 @@ pub(crate) fn log_state(log: LogId) -> Key {
 
 pub(crate) fn log_states() -> KeyRange {
     all(Kind::LogState)
+}
+
+pub(crate) fn log_states_of(partition: Partition) -> KeyRange {
+    KeyRange::prefix(key(Kind::LogState, &[&partition.0.to_be_bytes()]).as_bytes())
 }
 
 /// The log that a key of [`log_states`] names; `None` for a key of another shape.

@@ -44,6 +44,7 @@ pub struct Leases {
     store: Arc<dyn KvStore>,
     clock: Arc<dyn Clock>,
     holder: String,
+    timeout: Duration,
     /// Others' records, and since when they have been as they are.
     seen: Mutex<HashMap<String, (Bytes, Duration)>>,
 }
@@ -51,7 +52,13 @@ pub struct Leases {
 impl Leases {
     /// The leases kept in `store`; `holder` names this node, and no other node has its name.
     pub fn new(store: Arc<dyn KvStore>, clock: Arc<dyn Clock>, holder: impl Into<String>) -> Self {
-        Self { store, clock, holder: holder.into(), seen: Mutex::default() }
+        Self { store, clock, holder: holder.into(), timeout: LEASE_TIMEOUT, seen: Mutex::default() }
+    }
+
+    /// The same leases under another timeout than [`LEASE_TIMEOUT`]; whoever looks at the same jobs must have the same.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// The lease on a job; none while somebody else holds it.
@@ -101,7 +108,7 @@ impl Leases {
         if known != value {
             (*known, *since) = (value.clone(), now);
         }
-        Ok(now.saturating_sub(*since) >= LEASE_TIMEOUT)
+        Ok(now.saturating_sub(*since) >= self.timeout)
     }
 
     /// Shows that the holder lives. Returns whether it still holds the lease.

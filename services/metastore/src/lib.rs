@@ -29,6 +29,8 @@ pub mod catalogue;
 
 pub mod leases;
 
+pub mod owners;
+
 pub mod symbols;
 
 pub mod tokens;
@@ -39,5 +41,6 @@ pub use catalogue::Catalogue;
 pub use error::Error;
 pub use kv::KvStore;
 pub use leases::Leases;
+pub use owners::Owners;
 pub use symbols::Symbols;
 pub use tenants::Tenants;

@@ -1,6 +1,7 @@
 //! What the catalogue knows of a block without opening it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::deletion::{Deletion, RecordedDeletion};
 use crate::profile_type::ProfileType;
@@ -24,6 +25,18 @@ pub struct LogId {
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04x}-{:08x}", self.partition.0, self.log)
+    }
+}
+
+impl FromStr for LogId {
+    type Err = ();
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (partition, log) = text.split_once('-').ok_or(())?;
+        let number = |digits: &str| u32::from_str_radix(digits, 16).map_err(|_| ());
+        let id = Self { partition: Partition(number(partition)?), log: number(log)? };
+        if id.to_string() == text { Ok(id) } else { Err(()) }
     }
 }
 

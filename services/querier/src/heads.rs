@@ -1,12 +1,13 @@
 //! The seam to the recent profiles: those that no committed block holds yet.
 //!
-//! Law: together with the blocks of one catalogue snapshot, the answer for that snapshot's committed offsets holds
-//! every acked profile exactly once.
+//! Law: together with the blocks of one catalogue snapshot, the answer for that snapshot's logs holds every acked profile
+//! exactly once, but for those in logs that it names as missing.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cambium_blocks::Source;
+use cambium_metastore::catalogue::OpenLog;
 use cambium_model::block::{LogId, Offset};
 use cambium_model::tenant::Tenant;
 use cambium_runtime::error::{HasKind, Kind};
@@ -14,12 +15,17 @@ use cambium_runtime::error::{HasKind, Kind};
 /// Whoever holds heads.
 #[async_trait]
 pub trait Heads: Send + Sync {
-    /// The tenant's profiles from each log's committed offset on; all of a log that is not named.
-    async fn heads(
-        &self,
-        tenant: &Tenant,
-        committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError>;
+    /// The tenant's profiles in each of these logs, from where its blocks end.
+    async fn heads(&self, tenant: &Tenant, logs: &[OpenLog]) -> Result<Found, HeadsError>;
+}
+
+/// The heads that were found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// One or several of each log.
+    pub heads: Vec<Arc<dyn Source>>,
+    /// Logs that nobody could be asked for.
+    pub missing: Vec<OpenLog>,
 }
 
 /// Why there is no answer from heads.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use cambium_metastore::catalogue::OpenLog;
 use cambium_model::labels::Labels;
 use cambium_model::profile::SampleLabels;
 use cambium_model::profile_type::ProfileType;
@@ -226,7 +227,7 @@ pub struct SqlAnswer {
 }
 
 /// What an answer cost. Serialised as the `stats` of every answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// Blocks scanned.
     pub blocks: u64,
@@ -242,8 +243,28 @@ pub struct Stats {
     pub resolution_secs: u64,
     /// Rows read: samples, rollups and profiles.
     pub rows: u64,
+    /// Logs whose recent profiles are not in the answer, because nobody could be asked for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingLog>,
     /// Where the time went.
     pub milliseconds: Milliseconds,
+}
+
+/// A log whose profiles are not in an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MissingLog {
+    /// The log.
+    pub log: String,
+    /// The node that holds it.
+    pub holder: String,
+    /// The first record that is missing: earlier ones are in blocks.
+    pub from_offset: u64,
+}
+
+impl From<&OpenLog> for MissingLog {
+    fn from(open: &OpenLog) -> Self {
+        Self { log: open.log.to_string(), holder: open.holder.clone(), from_offset: open.next.0 }
+    }
 }
 
 /// Time by stage. Scan and merge are sums over parallel work and may pass the wall time.

@@ -194,7 +194,7 @@ impl<'a> Import<'a> {
         let block = encode(&[head.into_dataset()], range, self.epoch, 0, Compression::Hot)?;
         put(self.offline.store.as_ref(), &block).await?;
         fail::fail_point!("import-before-commit");
-        let flush = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
+        let flush = FlushCommit { range, epoch: self.epoch, block: Some(block.meta), tenure: None };
         self.offline.catalogue.commit_import(&flush, self.tenant.number, &ids).await?;
         fail::fail_point!("import-after-commit");
         for id in &ids {

@@ -15,16 +15,18 @@ use cambium_blocks::guarded::{Bounds, Guarded};
 use cambium_blocks::local::DurableLocal;
 use cambium_blocks::source::Source;
 use cambium_distributor::sink::{Ack, Sink, SinkError};
+use cambium_ingester::Tenures;
+use cambium_ingestlog::local;
 use cambium_ingestlog::local::disk::SystemDisk;
-use cambium_ingestlog::local::{self, Recovery};
-use cambium_ingestlog::{LocalLog, Log};
+use cambium_ingestlog::logs::LocalLogs;
+use cambium_metastore::catalogue::OpenLog;
 use cambium_metastore::kv::KvStore;
 use cambium_metastore::kv::redb::RedbStore;
 use cambium_metastore::{Catalogue, Leases, Symbols, Tenants};
 use cambium_model::block::{LogId, Offset, Partition};
 use cambium_model::limits::Overrides;
 use cambium_model::tenant::Tenant;
-use cambium_querier::heads::HeadsError;
+use cambium_querier::heads::{Found, HeadsError};
 use cambium_querier::{Heads, Querier};
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
@@ -94,8 +96,8 @@ impl Running {
             metrics,
             config,
         };
-        let logs = open_logs(&shared).await?;
-        let ingester = ingester(&shared, logs).await?;
+        fix_partitions(&shared).await?;
+        let ingester = ingester(&shared).await?;
         let ingester_handle = ingester.handle();
         let distributor_service = distributor(&shared, ingester_handle.clone())?;
         let distributor = distributor_service.handle();
@@ -237,43 +239,24 @@ fn create_folder(path: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))
 }
 
-async fn open_logs(shared: &Shared) -> anyhow::Result<Vec<Arc<dyn Log>>> {
+/// The number of partitions, which was fixed when the store was new.
+async fn fix_partitions(shared: &Shared) -> anyhow::Result<()> {
     let configured = shared.config.partitions;
     let partitions = shared.catalogue.fix_partition_count(configured).await?;
     anyhow::ensure!(
         partitions == configured,
         "the data folder was created with {partitions} partitions, {configured} are configured: partitions cannot be changed"
     );
+    Ok(())
+}
+
+async fn ingester(shared: &Shared) -> anyhow::Result<cambium_ingester::Service> {
     let folder = shared.config.data_dir.join("log");
     create_folder(&folder)?;
-    let mut logs: Vec<Arc<dyn Log>> = Vec::new();
-    for partition in 0..partitions {
-        let id = LogId { partition: Partition(partition), log: 0 };
-        let deps = local::Deps { clock: Arc::clone(&shared.clock), disk: Arc::new(SystemDisk) };
-        let (log, recovery) =
-            LocalLog::open(id, local::Config::new(&folder), deps).await.context("open the log")?;
-        report(id, &recovery);
-        logs.push(Arc::new(log));
-    }
-    Ok(logs)
-}
-
-/// Says what the log found on the disk: torn appends are of no one, damage is for a human.
-fn report(log: LogId, recovery: &Recovery) {
-    if recovery.void_bytes > 0 {
-        tracing::info!(%log, bytes = recovery.void_bytes, "cut appends that a crash had interrupted");
-    }
-    for gap in &recovery.gaps {
-        tracing::error!(%log, first = gap.first.0, next = gap.next.0, "durable records are lost");
-    }
-    for path in &recovery.quarantined {
-        tracing::error!(%log, path = %path.display(), "damaged segment quarantined");
-    }
-}
-
-async fn ingester(shared: &Shared, logs: Vec<Arc<dyn Log>>) -> anyhow::Result<cambium_ingester::Service> {
+    let log = local::Deps { clock: Arc::clone(&shared.clock), disk: Arc::new(SystemDisk) };
     let deps = cambium_ingester::Deps {
-        logs,
+        logs: Arc::new(LocalLogs::new(local::Config::new(&folder), log)),
+        tenures: Tenures::Alone { partitions: shared.config.partitions },
         node: shared.config.listen.to_string(),
         catalogue: Arc::clone(&shared.catalogue),
         store: Arc::clone(&shared.store),
@@ -354,13 +337,15 @@ struct LocalHeads(cambium_ingester::Handle);
 
 #[async_trait]
 impl Heads for LocalHeads {
-    async fn heads(
-        &self,
-        tenant: &Tenant,
-        committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
-        match self.0.heads(tenant.number, committed) {
-            Ok(heads) => Ok(heads.into_iter().map(|head| Arc::new(head) as Arc<dyn Source>).collect()),
+    async fn heads(&self, tenant: &Tenant, logs: &[OpenLog]) -> Result<Found, HeadsError> {
+        let from: Vec<(LogId, Offset)> = logs.iter().map(|open| (open.log, open.next)).collect();
+        match self.0.heads(tenant.number, &from) {
+            Ok(heads) => {
+                let is_missing = |open: &&OpenLog| heads.missing.contains(&open.log);
+                let missing = logs.iter().filter(is_missing).cloned().collect();
+                let found = heads.found.into_iter().map(|(_, head)| Arc::new(head) as Arc<dyn Source>);
+                Ok(Found { heads: found.collect(), missing })
+            }
             Err(cambium_ingester::Error::SnapshotTooOld { log, offset }) => {
                 Err(HeadsError::SnapshotTooOld { log, committed: offset })
             }

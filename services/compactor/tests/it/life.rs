@@ -144,7 +144,7 @@ async fn a_day_becomes_one_block_and_the_rest_is_deleted() {
         while compactor.work().await.unwrap() > 0 {}
         world.check().await;
         if round == 12 {
-            let recent = world.catalogue.blocks_since(LOG, 0).await.unwrap();
+            let recent = world.catalogue.blocks_since(LOG.partition, 0).await.unwrap();
             assert!(recent.iter().any(|block| block.level == 1), "an ingester finds its pushes");
         }
     }

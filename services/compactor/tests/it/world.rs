@@ -142,7 +142,7 @@ impl World {
         self.next += 1;
         let block = encode(&datasets, range, self.epoch, 0, Compression::Hot).unwrap();
         put(&self.store, &block).await.unwrap();
-        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
+        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta), tenure: None };
         self.catalogue.commit_flush(&commit).await.unwrap();
     }
 

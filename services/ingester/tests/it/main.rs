@@ -3,6 +3,12 @@
 
 mod sandbox;
 
+mod cluster;
+
+mod tenures;
+
+mod lives;
+
 mod flush;
 
 mod restart;

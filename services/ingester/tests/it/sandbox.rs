@@ -6,9 +6,10 @@ use bytes::Bytes;
 use cambium_blocks::cache::Cache;
 use cambium_blocks::{BlockSource, Dataset, Source};
 use cambium_ingester::partition::Ack;
-use cambium_ingester::{Config, Deps, Error, Handle, Service};
+use cambium_ingester::{Config, Deps, Error, Handle, Service, Tenures};
 use cambium_ingestlog::Log;
 use cambium_ingestlog::local::{self, LocalLog};
+use cambium_ingestlog::logs::MemoryLogs;
 use cambium_ingestlog::testing::FaultyDisk;
 use cambium_metastore::Catalogue;
 use cambium_metastore::kv::memory::MemoryStore;
@@ -59,7 +60,8 @@ impl Durable {
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&self.metastore) as _));
         let (_, limits) = watch::channel(Arc::new(Overrides::default()));
         let deps = Deps {
-            logs: vec![Arc::clone(&self.log)],
+            logs: Arc::new(MemoryLogs::of([Arc::clone(&self.log)])),
+            tenures: Tenures::Alone { partitions: 1 },
             node: "test".to_owned(),
             catalogue: Arc::clone(&catalogue),
             store: Arc::clone(&self.store),
@@ -113,7 +115,8 @@ impl Running {
 
     /// Heads from an offset on.
     pub fn heads_from(&self, committed: Offset) -> Result<Vec<Dataset>, Error> {
-        self.handle.heads(tenant().number, &[(LOG, committed)])
+        let heads = self.handle.heads(tenant().number, &[(LOG, committed)])?;
+        Ok(heads.found.into_iter().map(|(_, head)| head).collect())
     }
 
     /// The times of all profiles that a query would see: one catalogue snapshot, and the heads from there on.
@@ -125,8 +128,10 @@ impl Running {
             let cache = Arc::new(Cache::new(1 << 20, &Metrics::new()));
             sources.push(Arc::new(BlockSource::new(Arc::clone(store), cache, Arc::clone(block), index)));
         }
-        let heads = self.handle.heads(tenant().number, &view.committed).expect("the snapshot is new");
-        sources.extend(heads.into_iter().map(|head| Arc::new(head) as Arc<dyn Source>));
+        let logs: Vec<_> = view.logs.iter().map(|open| (open.log, open.next)).collect();
+        let heads = self.handle.heads(tenant().number, &logs).expect("the snapshot is new");
+        assert_eq!(heads.missing, []);
+        sources.extend(heads.found.into_iter().map(|(_, head)| Arc::new(head) as Arc<dyn Source>));
         let mut times = Vec::new();
         for source in sources {
             let rows = source.series().await.unwrap().len() as u32;

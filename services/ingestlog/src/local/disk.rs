@@ -16,6 +16,15 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// The names of the files in a folder, in any order.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
 
+    /// The names of the folders in a folder, in any order.
+    fn folders(&self, folder: &Path) -> io::Result<Vec<String>>;
+
+    /// Gives a folder another name in the same folder; durable on return.
+    fn rename_folder(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a folder with all files in it; durable on return.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
     /// An empty file under this name, in place of one that may be there.
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
 
@@ -66,10 +75,7 @@ impl Disk for SystemDisk {
         if path.is_dir() {
             return Ok(());
         }
-        let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let parent = parent_of(path);
         self.create_folder(parent)?;
         match fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -90,6 +96,29 @@ impl Disk for SystemDisk {
             }
         }
         Ok(names)
+    }
+
+    fn folders(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn rename_folder(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        self.sync_folder(parent_of(from))
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)?;
+        self.sync_folder(parent_of(path))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -116,6 +145,13 @@ impl Disk for SystemDisk {
         let file = fs::File::options().write(true).create(true).truncate(false).open(path)?;
         file.try_lock()?;
         Ok(Box::new(SystemLock { _file: file }))
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cambium_model::block::{BlockMeta, LogId};
+use cambium_model::block::{BlockMeta, IMPORTS, LogId, Partition};
 use cambium_model::tenant::{Tenant, TenantNumber};
 use cambium_proto::wire::metastore as stored;
 use prost::Message;
@@ -23,6 +23,9 @@ use crate::tenants;
 
 /// Keys written or deleted at a time.
 const KEYS_AT_ONCE: usize = 128;
+
+/// So many numbers of logs of each partition are left out after a rebuild, where tenures have logs of their own.
+const LOGS_SKIPPED: u32 = 1_024;
 
 /// What the bucket says that the catalogue should hold.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +109,7 @@ impl Catalogue {
             let state = stored::LogState { epoch, committed_next, ..stored::LogState::default() };
             (keys::log_state(*log), state.encode_to_vec())
         }));
+        entries.extend(skipped_logs(&rebuilt.logs));
         entries.push((keys::partition_count(), partitions.to_be_bytes().to_vec()));
         for chunk in entries.chunks(KEYS_AT_ONCE) {
             kv::put_all(store, chunk.to_vec()).await?;
@@ -128,6 +132,20 @@ impl Catalogue {
         }
         Ok(epochs)
     }
+}
+
+/// Numbers of logs that are given no more, because a tenure may have begun one and flushed nothing of it, so that the bucket
+/// does not show it while some node's disk still has it.
+fn skipped_logs(seen: &BTreeMap<LogId, LogState>) -> Vec<(Key, Vec<u8>)> {
+    let mut last: BTreeMap<Partition, u32> = BTreeMap::new();
+    for id in seen.keys().filter(|id| id.log > 0 && id.partition != IMPORTS) {
+        last.insert(id.partition, id.log);
+    }
+    let sealed = stored::LogState { sealed: true, ..Default::default() }.encode_to_vec();
+    let skip = |(partition, log): (Partition, u32)| {
+        (keys::log_state(LogId { partition, log: log.saturating_add(LOGS_SKIPPED) }), sealed.clone())
+    };
+    last.into_iter().map(skip).collect()
 }
 
 /// Sets a counter that is lower, or not there.

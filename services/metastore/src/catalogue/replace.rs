@@ -7,7 +7,7 @@ use cambium_model::block::{BlockMeta, LogId};
 use cambium_proto::wire::metastore as stored;
 use prost::Message;
 
-use super::{Catalogue, Error, read_u64};
+use super::{Catalogue, Error, expect_lease, read_u64};
 use crate::error::{Error as StoreError, decode};
 use crate::keys::{self, Kind, OwnerDay};
 use crate::kv::{self, Snapshot, Step, Txn};
@@ -79,14 +79,7 @@ async fn decide(snapshot: Box<dyn Snapshot>, replacement: &Replacement) -> Resul
     if held.iter().all(Option::is_none) && done.iter().all(Option::is_some) {
         return Ok(Step::Done(()));
     }
-    let lease_key = keys::lease(&lease.job);
-    let lease_value = snapshot.get(&lease_key).await?;
-    let record: Option<stored::LeaseRecord> =
-        lease_value.as_ref().map(|value| decode(Kind::Lease, value)).transpose()?;
-    if record.is_none_or(|record| record.fence != lease.fence) {
-        return Err(Error::LeaseLost { job: lease.job.clone(), fence: lease.fence });
-    }
-    let mut txn = Txn::new().expect(lease_key, lease_value);
+    let mut txn = expect_lease(&*snapshot, lease, Txn::new()).await?;
     for ((block, key), value) in inputs.iter().zip(input_keys).zip(held) {
         let Some(value) = value else {
             return Err(Error::BlockGone { path: block.path.clone() });

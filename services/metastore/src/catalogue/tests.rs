@@ -56,7 +56,7 @@ fn flush(log: LogId, offsets: Range<u64>, epoch: u64, datasets: Vec<DatasetMeta>
         part: 0,
         parts: 1,
     };
-    FlushCommit { range, epoch, block: Some(block) }
+    FlushCommit { range, epoch, block: Some(block), tenure: None }
 }
 
 fn store() -> FaultyStore {
@@ -104,7 +104,7 @@ async fn a_flush_moves_the_log_and_shows_its_block() {
         assert_eq!(paths(&catalogue, tenant_number, range).await, expected, "{tenant_number} {range:?}");
     }
     let view = catalogue.view(&tenant(1), TimeRange::ALL).await.unwrap();
-    assert_eq!(view.committed, [(log(0), Offset(16))]);
+    assert_eq!(view.logs, [OpenLog { log: log(0), next: Offset(16), holder: "node-a".to_owned() }]);
     assert_eq!(
         catalogue.open_log(log(0), "").await.unwrap().committed_next,
         Offset(16),
@@ -292,9 +292,9 @@ async fn a_replacement_is_done_once_however_often_it_is_tried() {
         // Whose flush it was, may still be trying.
         catalogue.commit_flush(&flush(log(0), 5..6, 1, vec![dataset(1, 2..3)])).await.unwrap();
         assert_eq!(paths(&catalogue, 1, TimeRange::ALL).await.len(), 1);
-        let since = catalogue.blocks_since(log(0), 2).await.unwrap();
+        let since = catalogue.blocks_since(Partition(0), 2).await.unwrap();
         assert_eq!(since.len(), 1, "whoever looks for a log's pushes finds them in merged blocks");
-        assert_eq!(catalogue.blocks_since(log(1), 2).await.unwrap(), []);
+        assert_eq!(catalogue.blocks_since(Partition(1), 2).await.unwrap(), []);
     }
 }
 
@@ -466,7 +466,8 @@ async fn agrees_with_lists(actions: Vec<Action>) {
                 let mut committed: Vec<_> =
                     logs.iter().map(|(n, (_, next))| (log(*n), Offset(*next))).collect();
                 committed.sort_unstable();
-                assert_eq!(view.committed, committed);
+                let open: Vec<_> = view.logs.iter().map(|open| (open.log, open.next)).collect();
+                assert_eq!(open, committed);
             }
         }
     }

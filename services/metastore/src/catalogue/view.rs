@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use cambium_model::block::{BlockMeta, LogId, Offset};
+use cambium_model::block::{BlockMeta, LogId, Offset, Partition};
 use cambium_model::deletion::RecordedDeletion;
 use cambium_model::tenant::{Tenant, TenantNumber};
 use cambium_model::time::TimeRange;
 use cambium_proto::wire::metastore as stored;
 
-use super::{Catalogue, Error, read_block, read_u64};
-use crate::error::{Error as StoreError, decode};
+use super::{Catalogue, Error, OpenLog, logs, read_block, read_u64};
+use crate::error::Error as StoreError;
 use crate::keys::{self, Kind, OwnerDay};
 use crate::kv::{self, Key, Snapshot};
 use crate::tenants::{self, Retired};
@@ -25,8 +25,8 @@ pub struct CatalogueView {
     /// Blocks with a dataset of the tenant that touches the range: merged ones first, then those of level 0 by log and
     /// offset.
     pub blocks: Vec<Arc<BlockMeta>>,
-    /// Every log, with the first offset that is in no block: from there on, its holder answers.
-    pub committed: Vec<(LogId, Offset)>,
+    /// Every log of which records may be in no block: its holder answers for them.
+    pub logs: Vec<OpenLog>,
     /// What of all that, heads included, does not count any more.
     pub deletions: Vec<RecordedDeletion>,
     /// The tenant was deleted: nothing of it counts, heads included, and no blocks are shown.
@@ -53,6 +53,8 @@ pub struct LogBlocks {
     pub log: LogId,
     /// The first offset that is in no block.
     pub next: Offset,
+    /// The log while it is not sealed.
+    pub open: Option<OpenLog>,
     /// The blocks, in log order.
     pub blocks: Vec<Arc<BlockMeta>>,
 }
@@ -114,7 +116,7 @@ impl Catalogue {
             }
         }
         let logs = self.read.logs(&*snapshot).await?;
-        let committed = logs.iter().map(|log| (log.log, log.next)).collect();
+        let open = logs.iter().filter_map(|log| log.open.clone()).collect();
         blocks.extend(logs.into_iter().flat_map(|log| log.blocks));
         blocks.retain(|block| block.dataset(tenant).is_some_and(|dataset| dataset.touches(range)));
         let deletions = super::deletions::of(&*snapshot, tenant.number).await?;
@@ -122,12 +124,16 @@ impl Catalogue {
         if retired {
             blocks.clear();
         }
-        Ok(CatalogueView { blocks, committed, deletions, retired })
+        Ok(CatalogueView { blocks, logs: open, deletions, retired })
     }
 
-    /// Every tenant's blocks that hold records of this log and a profile of this time or later. Its owner reads from
+    /// Every tenant's blocks that hold records of the partition and a profile of this time or later. Its owner reads from
     /// them at start which pushes a client may still retry.
-    pub async fn blocks_since(&self, log: LogId, since_ns: i64) -> Result<Vec<Arc<BlockMeta>>, Error> {
+    pub async fn blocks_since(
+        &self,
+        partition: Partition,
+        since_ns: i64,
+    ) -> Result<Vec<Arc<BlockMeta>>, Error> {
         let snapshot = self.store.snapshot().await?;
         let versions = kv::scan_all(&*snapshot, keys::all_merged_versions()).await?;
         let mut blocks = Vec::new();
@@ -138,7 +144,7 @@ impl Catalogue {
         }
         blocks.extend(self.read.logs(&*snapshot).await?.into_iter().flat_map(|held| held.blocks));
         blocks.retain(|block| {
-            block.log_ranges.iter().any(|range| range.log == log)
+            block.log_ranges.iter().any(|range| range.log.partition == partition)
                 && block.datasets.iter().any(|dataset| dataset.last_ns >= since_ns)
         });
         Ok(blocks)
@@ -167,12 +173,8 @@ impl Catalogue {
 impl Entries {
     /// Every log's blocks, as the snapshot has them.
     async fn logs(&self, snapshot: &dyn Snapshot) -> Result<Vec<LogBlocks>, Error> {
-        let states = kv::scan_all(snapshot, keys::log_states()).await?;
-        let mut logs = Vec::with_capacity(states.len());
-        for (key, value) in &states {
-            let log = keys::log_of(key)
-                .ok_or_else(|| StoreError::corrupt(Kind::LogState, "the key names no log"))?;
-            let state: stored::LogState = decode(Kind::LogState, value)?;
+        let mut logs = Vec::new();
+        for (log, state) in logs::states(snapshot).await? {
             logs.push(self.log(snapshot, log, &state).await?);
         }
         Ok(logs)
@@ -198,7 +200,7 @@ impl Entries {
         }
         // The cache may know later commits than this snapshot: they are not part of the cut.
         read.blocks.truncate(read.blocks.partition_point(|block| first_offset(block) < next));
-        Ok(LogBlocks { log, next: Offset(next), blocks: read.blocks })
+        Ok(LogBlocks { log, next: Offset(next), open: logs::open(log, state), blocks: read.blocks })
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<LogId, CachedLog>> {

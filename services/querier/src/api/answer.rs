@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
 
 use crate::explain::Explain;
-use crate::merged::Stats;
+use crate::merged::{MissingLog, Stats};
 
 /// Where answers that are not JSON carry their stats.
 pub(super) const STATS_HEADER: HeaderName = HeaderName::from_static("x-cambium-stats");
@@ -21,10 +21,24 @@ pub(super) fn json(data: &[u8], extra: &[(&str, Value)], stats: &Stats) -> Respo
     for (key, value) in extra {
         body.extend_from_slice(format!(",{}:{value}", Value::from(*key)).as_bytes());
     }
+    if !stats.missing.is_empty() {
+        body.extend_from_slice(format!(",\"warnings\":{}", Value::from(warnings(stats))).as_bytes());
+    }
     body.extend_from_slice(br#","stats":"#);
     body.extend_from_slice(stats_json(stats).as_bytes());
     body.push(b'}');
     respond("application/json", body)
+}
+
+/// What an answer lacks, for people.
+fn warnings(stats: &Stats) -> Vec<String> {
+    let one = |missing: &MissingLog| {
+        let MissingLog { log, holder, from_offset } = missing;
+        format!(
+            "partial: recent profiles in log {log} from offset {from_offset} on are missing, {holder} does not answer"
+        )
+    };
+    stats.missing.iter().map(one).collect()
 }
 
 /// What a query would read.

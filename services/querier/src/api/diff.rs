@@ -88,6 +88,10 @@ fn sum(left: &Stats, right: &Stats) -> Stats {
         bytes_needed: left.bytes_needed + right.bytes_needed,
         resolution_secs: left.resolution_secs.max(right.resolution_secs),
         rows: left.rows + right.rows,
+        missing: [left, right]
+            .into_iter()
+            .max_by_key(|side| side.missing.len())
+            .map_or_else(Vec::new, |side| side.missing.clone()),
         milliseconds: Milliseconds {
             plan: a.plan + b.plan,
             scan: a.scan + b.scan,

@@ -10,7 +10,7 @@ use cambium_blocks::Source;
 use cambium_blocks::cache::Cache;
 use cambium_blocks::testing::DatasetBuilder;
 use cambium_blocks::writer::{self, Compression};
-use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::catalogue::{FlushCommit, OpenLog};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants, symbols};
 use cambium_model::block::{LogId, LogRange, Offset, Partition};
@@ -34,7 +34,7 @@ use tower::ServiceExt;
 
 use super::answer::STATS_HEADER;
 use super::*;
-use crate::heads::{Heads, HeadsError};
+use crate::heads::{Found, Heads, HeadsError};
 use crate::resolve::testing::{Stacks, stacks};
 use crate::{Config, Deps};
 
@@ -82,12 +82,9 @@ struct StillHeads(HashMap<Tenant, Arc<dyn Source>>);
 
 #[async_trait]
 impl Heads for StillHeads {
-    async fn heads(
-        &self,
-        tenant: &Tenant,
-        _committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
-        Ok(self.0.get(tenant).into_iter().map(Arc::clone).collect())
+    async fn heads(&self, tenant: &Tenant, _logs: &[OpenLog]) -> Result<Found, HeadsError> {
+        let heads = self.0.get(tenant).into_iter().map(Arc::clone).collect();
+        Ok(Found { heads, missing: Vec::new() })
     }
 }
 
@@ -185,7 +182,7 @@ impl House {
             let epoch = catalogue.open_log(log, "").await.unwrap().epoch;
             let block = writer::encode(&datasets, range, epoch, 0, Compression::Hot).unwrap();
             writer::put(&store, &block).await.unwrap();
-            let flush = FlushCommit { range, epoch, block: Some(block.meta) };
+            let flush = FlushCommit { range, epoch, block: Some(block.meta), tenure: None };
             catalogue.commit_flush(&flush).await.unwrap();
         }
         let overrides = Overrides { defaults: limits, ..Overrides::default() };

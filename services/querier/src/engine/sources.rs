@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cambium_blocks::source::{Budget, ScanStats};
 use cambium_blocks::without::Without;
 use cambium_blocks::{BlockSource, Source};
-use cambium_metastore::catalogue::CatalogueView;
+use cambium_metastore::catalogue::{CatalogueView, OpenLog};
 use cambium_model::deletion::{Deletion, RecordedDeletion};
 use cambium_model::tenant::Tenant;
 use cambium_model::time::TimeRange;
@@ -13,8 +13,8 @@ use cambium_model::time::TimeRange;
 use super::partial_trees::SourceKey;
 use crate::error::Error;
 use crate::explain::{Explain, SourcePlan, Wants, estimate};
-use crate::heads::HeadsError;
-use crate::merged::Stats;
+use crate::heads::{Found, HeadsError};
+use crate::merged::{MissingLog, Stats};
 use crate::plan::Unwanted;
 use crate::request::SeriesMatch;
 use crate::{Deps, plan};
@@ -60,27 +60,29 @@ pub(crate) struct Sources {
     /// The sources.
     pub list: Vec<Opened>,
     plan: Explain,
+    /// Logs whose recent profiles are not among them.
+    missing: Vec<OpenLog>,
 }
 
 impl Sources {
     /// Everything that may hold profiles of the range in matching series. Nothing is read yet but the catalogue.
     ///
-    /// A head that has gone on since the snapshot is answered by one new snapshot; a second time is an error.
+    /// A head that has gone on since the snapshot, or moved elsewhere, is answered by one new snapshot. What is too old a
+    /// second time is an error; what is missing a second time is named in the answer.
     pub async fn open(deps: &Deps, question: &Question<'_>) -> Result<Self, Error> {
         let Question { tenant, range, .. } = *question;
         let view = deps.catalogue.view(tenant, range).await?;
-        match deps.heads.heads(tenant, &view.committed).await {
-            Ok(heads) => Ok(Self::of(deps, question, &view, heads)),
-            Err(HeadsError::SnapshotTooOld { .. }) => {
-                let view = deps.catalogue.view(tenant, range).await?;
-                let heads = deps.heads.heads(tenant, &view.committed).await?;
-                Ok(Self::of(deps, question, &view, heads))
-            }
-            Err(other) => Err(other.into()),
+        match deps.heads.heads(tenant, &view.logs).await {
+            Ok(found) if found.missing.is_empty() => return Ok(Self::of(deps, question, &view, found)),
+            Ok(_) | Err(HeadsError::SnapshotTooOld { .. }) => {}
+            Err(other) => return Err(other.into()),
         }
+        let view = deps.catalogue.view(tenant, range).await?;
+        let found = deps.heads.heads(tenant, &view.logs).await?;
+        Ok(Self::of(deps, question, &view, found))
     }
 
-    fn of(deps: &Deps, question: &Question<'_>, view: &CatalogueView, heads: Vec<Arc<dyn Source>>) -> Self {
+    fn of(deps: &Deps, question: &Question<'_>, view: &CatalogueView, found: Found) -> Self {
         let Question { tenant, range, matches, wants } = *question;
         let mut sources = Self::default();
         if view.retired {
@@ -90,18 +92,18 @@ impl Sources {
         let bytes_max = if limits.query_bytes_max == 0 { u64::MAX } else { limits.query_bytes_max };
         let budget = Arc::new(Budget::new(bytes_max));
         let skipped = &mut sources.plan.skipped;
-        let mut found = Vec::with_capacity(view.blocks.len());
+        let mut wanted = Vec::with_capacity(view.blocks.len());
         for block in &view.blocks {
             match plan::wanted(block, tenant, range, matches) {
                 Ok(index) if limits.keeps_dataset(&block.datasets[index], now_ns) => {
-                    found.push((block, index))
+                    wanted.push((block, index))
                 }
                 Ok(_) => skipped.expired += 1,
                 Err(Unwanted::Range) => skipped.range += 1,
                 Err(Unwanted::Series) => skipped.series += 1,
             }
         }
-        for (block, index) in found {
+        for (block, index) in wanted {
             let dataset = &block.datasets[index];
             sources.plan.push(SourcePlan {
                 path: block.path.clone(),
@@ -131,7 +133,8 @@ impl Sources {
         }
         let touching = view.deletions.iter().filter(|recorded| overlap(recorded.deletion.range, range));
         let touching: Vec<Deletion> = touching.map(|recorded| recorded.deletion.clone()).collect();
-        for head in heads {
+        sources.missing = found.missing;
+        for head in found.heads {
             let head =
                 if touching.is_empty() { head } else { Arc::new(Without::new(head, touching.clone())) };
             sources.push(head, None, None);
@@ -160,7 +163,9 @@ impl Sources {
 
     /// What scanning them has cost so far; no times.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { blocks: self.plan.blocks, heads: self.plan.heads, ..Stats::default() };
+        let missing = self.missing.iter().map(MissingLog::from).collect();
+        let (blocks, heads) = (self.plan.blocks, self.plan.heads);
+        let mut stats = Stats { blocks, heads, missing, ..Stats::default() };
         for opened in &self.list {
             let cost = opened.cost();
             stats.requests += cost.requests;

@@ -8,7 +8,7 @@ use cambium_blocks::shape::FoldBy;
 use cambium_blocks::testing::{DatasetBuilder, Shape, random_profiles, tenant};
 use cambium_blocks::writer::{Compression, encode, put};
 use cambium_blocks::{Dataset, Source};
-use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::catalogue::{FlushCommit, OpenLog};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants};
 use cambium_model::block::{LogId, LogRange, Offset, Partition};
@@ -22,7 +22,8 @@ use tokio::sync::watch;
 
 use super::oracle::{Path, block_on, values};
 use super::*;
-use crate::heads::{Heads, HeadsError};
+use crate::heads::{Found, Heads, HeadsError};
+use crate::merged::MissingLog;
 use crate::request::Aggregation;
 
 const LOG: LogId = LogId { partition: Partition(3), log: 1 };
@@ -37,27 +38,26 @@ struct Script {
 
 enum Answer {
     TooOld,
+    Missing,
     Unavailable,
     Never,
 }
 
 #[async_trait]
 impl Heads for Script {
-    async fn heads(
-        &self,
-        tenant: &Tenant,
-        committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
-        self.asked.lock().unwrap().push(committed.to_vec());
+    async fn heads(&self, tenant: &Tenant, logs: &[OpenLog]) -> Result<Found, HeadsError> {
+        self.asked.lock().unwrap().push(logs.iter().map(|open| (open.log, open.next)).collect());
         let answer = self.answers.lock().unwrap().pop();
         match answer {
             Some(Answer::TooOld) => Err(HeadsError::SnapshotTooOld { log: LOG, committed: Offset(0) }),
+            Some(Answer::Missing) => Ok(Found { heads: Vec::new(), missing: logs.to_vec() }),
             Some(Answer::Unavailable) => Err(HeadsError::Unavailable("holder is away".to_owned())),
             Some(Answer::Never) => std::future::pending().await,
             None => {
                 let datasets = self.datasets.lock().unwrap();
                 let held = datasets.get(&tenant.number.0).into_iter().flatten();
-                Ok(held.map(|dataset| Arc::new(dataset.clone()) as Arc<dyn Source>).collect())
+                let heads = held.map(|dataset| Arc::new(dataset.clone()) as Arc<dyn Source>).collect();
+                Ok(Found { heads, missing: Vec::new() })
             }
         }
     }
@@ -99,7 +99,7 @@ impl House {
         let range = LogRange { log: LOG, first: self.next, next: Offset(self.next.0 + 1) };
         let block = encode(datasets, range, self.epoch, 0, Compression::Hot).unwrap();
         put(&*self.querier.deps().store, &block).await.unwrap();
-        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
+        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta), tenure: None };
         self.querier.deps().catalogue.commit_flush(&commit).await.unwrap();
         self.next = range.next;
     }
@@ -242,6 +242,22 @@ fn a_head_that_went_on_is_planned_again_once() {
         house.script(vec![Answer::Unavailable]);
         let error = house.querier.merge(&query).await.unwrap_err();
         assert!(error.to_string().contains("holder is away"), "{error}");
+    });
+}
+
+#[test]
+fn a_head_that_is_missing_twice_is_named_in_the_answer() {
+    block_on(async {
+        let mut house = House::new().await;
+        house.flush(&[dataset(1, &random_profiles(1, &Shape::default()))]).await;
+        let query = merge_query(1, Aggregation::Sum);
+        house.script(vec![Answer::Missing]);
+        assert_eq!(house.querier.merge(&query).await.unwrap().stats.missing, [], "it has moved");
+        house.script(vec![Answer::Missing, Answer::Missing]);
+        let partial = house.querier.merge(&query).await.unwrap();
+        let missing = MissingLog { log: LOG.to_string(), holder: String::new(), from_offset: 1 };
+        assert_eq!(partial.stats.missing, [missing]);
+        assert_eq!(partial.stats.blocks, 1, "what is in blocks is in the answer");
     });
 }
 

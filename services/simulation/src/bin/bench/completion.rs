@@ -134,7 +134,7 @@ async fn entry_bytes(meta: &BlockMeta) -> anyhow::Result<f64> {
     let catalogue = Catalogue::new(Arc::clone(&kv));
     let epoch = catalogue.open_log(LOG, "bench").await?.epoch;
     let before = bytes().await?;
-    let commit = FlushCommit { range: meta.log_ranges[0], epoch, block: Some(meta.clone()) };
+    let commit = FlushCommit { range: meta.log_ranges[0], epoch, block: Some(meta.clone()), tenure: None };
     catalogue.commit_flush(&commit).await?;
     Ok((bytes().await? - before) as f64)
 }

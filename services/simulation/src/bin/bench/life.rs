@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use cambium_blocks::Dataset;
 use cambium_blocks::cache::Cache;
 use cambium_blocks::guarded::{Bounds, Guarded};
 use cambium_blocks::writer::{Compression, encode, put};
-use cambium_blocks::{Dataset, Source};
 use cambium_compactor as compactor;
-use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::catalogue::{FlushCommit, OpenLog};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::{Catalogue, KvStore, Leases, Symbols, Tenants, symbols};
-use cambium_model::block::{LogId, LogRange, Offset};
+use cambium_model::block::{LogRange, Offset};
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::tenant::Tenant;
 use cambium_model::time::{DAY_NS, SECOND_NS};
-use cambium_querier::heads::HeadsError;
+use cambium_querier::heads::{Found, HeadsError};
 use cambium_querier::{Heads, Querier, api};
 use cambium_runtime::clock::{Clock, MockClock, SystemClock};
 use cambium_runtime::metrics::Metrics;
@@ -56,12 +56,8 @@ struct NoHeads;
 
 #[async_trait]
 impl Heads for NoHeads {
-    async fn heads(
-        &self,
-        _tenant: &Tenant,
-        _committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
-        Ok(Vec::new())
+    async fn heads(&self, _tenant: &Tenant, _logs: &[OpenLog]) -> Result<Found, HeadsError> {
+        Ok(Found::default())
     }
 }
 
@@ -135,7 +131,7 @@ impl Life {
         let range = LogRange { log: LOG, first: Offset(minute), next: Offset(minute + 1) };
         let block = encode(datasets, range, self.epoch, 0, Compression::Hot)?;
         put(&*self.store, &block).await?;
-        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta) };
+        let commit = FlushCommit { range, epoch: self.epoch, block: Some(block.meta), tenure: None };
         self.catalogue.commit_flush(&commit).await?;
         self.clock.advance(Duration::from_secs(60));
         self.minute += 1;

@@ -13,17 +13,17 @@ use tower::ServiceExt;
 
 use cambium_blocks::Source;
 use cambium_blocks::shape::FoldBy;
-use cambium_metastore::catalogue::FlushCommit;
+use cambium_metastore::catalogue::{FlushCommit, OpenLog};
 use cambium_metastore::kv::memory::MemoryStore;
 use cambium_metastore::symbols;
 use cambium_metastore::{Catalogue, KvStore, Symbols, Tenants};
-use cambium_model::block::{BlockMeta, LogId, Offset};
+use cambium_model::block::BlockMeta;
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_model::selector::ProfileQuery;
 use cambium_model::tenant::{Tenant, TenantId};
 use cambium_model::time::{SECOND_NS, TimeRange};
 use cambium_querier::fold::{Truncated, Truncation, truncate, unite};
-use cambium_querier::heads::HeadsError;
+use cambium_querier::heads::{Found, HeadsError};
 use cambium_querier::merged::Merged;
 use cambium_querier::request::{Aggregation, MergeQuery, Pick};
 use cambium_querier::{Config, Deps, Heads, Querier};
@@ -49,12 +49,8 @@ struct FixedHeads(Vec<Arc<dyn Source>>);
 
 #[async_trait]
 impl Heads for FixedHeads {
-    async fn heads(
-        &self,
-        _tenant: &Tenant,
-        _committed: &[(LogId, Offset)],
-    ) -> Result<Vec<Arc<dyn Source>>, HeadsError> {
-        Ok(self.0.clone())
+    async fn heads(&self, _tenant: &Tenant, _logs: &[OpenLog]) -> Result<Found, HeadsError> {
+        Ok(Found { heads: self.0.clone(), missing: Vec::new() })
     }
 }
 
@@ -72,7 +68,7 @@ impl Questions {
         let catalogue = &self.querier.deps().catalogue;
         let epoch = catalogue.open_log(range.log, "bench").await?.epoch;
         let block = Some(block.clone());
-        Ok(catalogue.commit_flush(&FlushCommit { range, epoch, block }).await?)
+        Ok(catalogue.commit_flush(&FlushCommit { range, epoch, block, tenure: None }).await?)
     }
 
     /// A querier that finds only these sources.
