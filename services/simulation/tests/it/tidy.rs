@@ -13,6 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proto", &["model", "runtime"]),
     ("runtime", &["model"]),
     // L2
+    ("cluster", &["runtime", "model"]),
     ("ingestlog", &["runtime", "model"]),
     ("blocks", &["runtime", "model", "proto"]),
     ("metastore", &["runtime", "model", "proto"]),
@@ -70,6 +71,8 @@ const LICENCES: &[&str] = &[
     "ISC",
     "MIT",
     "MIT-0",
+    // Binds who changes the library's own files (foca), not who uses it.
+    "MPL-2.0",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
