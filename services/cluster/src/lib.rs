@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   gossip (UDP) ──► swim ──┐
-//!                           ├──► membership ──► view
+//!                           ├──► membership ──► view ──► ring    partition ─► owner, tenant ─► shard, key ─► cache
 //!   settings ─────► fixed ──┘
 //! ```
 //!
 //! Subsystems: [`node`] is what nodes say of themselves, [`view`] who is there; [`membership`] is the seam with [`swim`] and a
-//! fixed list behind it; [`key`] is the cluster's secret.
+//! fixed list behind it; [`ring`] uses views; [`key`] is the cluster's secret.
 //!
 //! Laws:
 //! - whoever lacks the cluster's key does not appear in a view and is not answered; without a key everything stays on loopback;
@@ -15,6 +15,7 @@
 //! - a name is one living node's: the later start has it, and both say so loudly;
 //! - what a newer build says of itself passes through older ones unchanged; a node of a wire version that is not understood is
 //!   seen and never used;
+//! - placement is a pure function of the view, and says who should try: who owns is for leases to say;
 //! - what a member sends does not grow with the cluster.
 
 pub mod node;
@@ -27,6 +28,8 @@ pub mod membership;
 
 pub mod swim;
 
+pub mod ring;
+
 mod metrics;
 
 mod error;
@@ -34,4 +37,5 @@ mod error;
 pub use error::Error;
 pub use membership::Membership;
 pub use node::{Node, NodeName};
+pub use ring::Ring;
 pub use view::View;
