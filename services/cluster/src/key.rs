@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
+use ring::hmac;
 
 /// Shortest secret, bytes.
 pub const KEY_BYTES_MIN: usize = 16;
@@ -35,6 +36,12 @@ impl ClusterKey {
     pub(crate) fn gossip(&self) -> &Prk {
         &self.0
     }
+
+    /// The key that authenticates calls within the cluster of this name.
+    pub(crate) fn calls(&self, cluster: &str) -> hmac::Key {
+        let info: [&[u8]; 2] = [b"calls", cluster.as_bytes()];
+        hmac::Key::from(self.0.expand(&info, hmac::HMAC_SHA256).expect("a digest's length can be had"))
+    }
 }
 
 impl fmt::Debug for ClusterKey {
@@ -53,5 +60,8 @@ mod tests {
         assert_eq!(ClusterKey::from_setting("short").unwrap_err(), KeyError(5));
         let key = ClusterKey::from_setting("a secret of nobody else\n").unwrap().unwrap();
         assert!(!format!("{key:?}").contains("secret"));
+        let tag = hmac::sign(&key.calls("a"), b"x");
+        assert!(hmac::verify(&key.calls("a"), b"x", tag.as_ref()).is_ok());
+        assert!(hmac::verify(&key.calls("b"), b"x", tag.as_ref()).is_err(), "another cluster, another key");
     }
 }

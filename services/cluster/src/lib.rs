@@ -3,11 +3,12 @@
 //! ```text
 //!   gossip (UDP) ──► swim ──┐
 //!                           ├──► membership ──► view ──► ring    partition ─► owner, tenant ─► shard, key ─► cache
-//!   settings ─────► fixed ──┘
+//!   settings ─────► fixed ──┘                    │
+//!                                                └──► peers   node ─► gRPC channel, credentials
 //! ```
 //!
 //! Subsystems: [`node`] is what nodes say of themselves, [`view`] who is there; [`membership`] is the seam with [`swim`] and a
-//! fixed list behind it; [`ring`] uses views; [`key`] is the cluster's secret.
+//! fixed list behind it; [`ring`] and [`peers`] use views; [`key`] is the cluster's secret.
 //!
 //! Laws:
 //! - whoever lacks the cluster's key does not appear in a view and is not answered; without a key everything stays on loopback;
@@ -29,6 +30,8 @@ pub mod membership;
 pub mod swim;
 
 pub mod ring;
+
+pub mod peers;
 
 mod metrics;
 
