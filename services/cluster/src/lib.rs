@@ -3,12 +3,12 @@
 //! ```text
 //!   gossip (UDP) ──► swim ──┐
 //!                           ├──► membership ──► view ──► ring    partition ─► owner, tenant ─► shard, key ─► cache
-//!   settings ─────► fixed ──┘                    │
-//!                                                └──► peers   node ─► gRPC channel, credentials
+//!   settings ─────► fixed ──┘                    │──► peers   node ─► gRPC channel, credentials
+//!                                                └──► pages   /memberlist, /ring
 //! ```
 //!
 //! Subsystems: [`node`] is what nodes say of themselves, [`view`] who is there; [`membership`] is the seam with [`swim`] and a
-//! fixed list behind it; [`ring`] and [`peers`] use views; [`key`] is the cluster's secret.
+//! fixed list behind it; [`ring`] and [`peers`] use views; [`key`] is the cluster's secret; [`pages`] show it all.
 //!
 //! Laws:
 //! - whoever lacks the cluster's key does not appear in a view and is not answered; without a key everything stays on loopback;
@@ -32,6 +32,8 @@ pub mod swim;
 pub mod ring;
 
 pub mod peers;
+
+pub mod pages;
 
 mod metrics;
 
