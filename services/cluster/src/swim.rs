@@ -29,6 +29,8 @@ mod core;
 
 mod driver;
 
+pub mod testing;
+
 #[cfg(test)]
 mod simulation;
 

@@ -57,6 +57,8 @@ impl Network {
 struct Host {
     node: Node,
     core: Option<Core>,
+    /// The node, while it stands still: what is sent to it meanwhile is lost.
+    stopped: Option<Core>,
     due: Duration,
     sent: u64,
     notes: Vec<Note>,
@@ -113,7 +115,14 @@ impl Simulation {
         let [high, low] = (index as u16).to_be_bytes();
         let gossip = SocketAddr::from(([10, 0, high, low], 7946));
         let node = Node { gossip, ..node(name, ["a", "b", "c"][index % 3]) };
-        self.hosts.push(Host { node, core: None, due: Duration::MAX, sent: 0, notes: Vec::new() });
+        self.hosts.push(Host {
+            node,
+            core: None,
+            stopped: None,
+            due: Duration::MAX,
+            sent: 0,
+            notes: Vec::new(),
+        });
         self.start(index, key, generation);
         index
     }
@@ -131,9 +140,20 @@ impl Simulation {
     }
 
     fn kill(&mut self, index: usize) {
+        self.stop(index);
+        self.hosts[index].stopped = None;
+    }
+
+    fn stop(&mut self, index: usize) {
         let host = &mut self.hosts[index];
-        host.core = None;
+        host.stopped = host.core.take();
         self.due.remove(&(host.due, index));
+    }
+
+    fn go_on(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        host.core = host.stopped.take();
+        self.handle(index, Event::Due);
     }
 
     fn handle(&mut self, index: usize, event: Event<'_>) {

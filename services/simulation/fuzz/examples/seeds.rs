@@ -1,10 +1,12 @@
 //! Writes the seeds of every target to `corpus/`: `cargo run --example seeds`, after a format has changed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cambium_blocks::testing::{Shape, random_dataset, random_profiles, tenant};
 use cambium_blocks::writer::{Compression, encode};
+use cambium_cluster::swim;
 use cambium_model::block::{LogId, LogRange, Offset, Partition};
 use cambium_proto::pprof::Decompressor;
 use cambium_proto::record;
@@ -65,6 +67,12 @@ fn main() {
     }
     for (index, query) in QUERIES.iter().enumerate() {
         write(&folder, "query", &format!("{index:02}.txt"), query.as_bytes());
+    }
+    // One of each length is one of each message.
+    let messages: BTreeMap<_, _> =
+        swim::testing::messages().into_iter().map(|message| (message.len(), message)).collect();
+    for (length, message) in messages.into_iter().step_by(3) {
+        write(&folder, "gossip", &format!("{length}.message"), &message);
     }
 }
 

@@ -93,6 +93,22 @@ fn a_goodbye_is_known_in_two_rounds_of_gossip() {
 }
 
 #[test]
+fn a_node_that_stood_still_is_back_soon_and_takes_nobody_for_dead() {
+    for nodes in [2, 5] {
+        let mut simulation = Simulation::of(1, nodes);
+        simulation.stop(1);
+        simulation.run(seconds(60));
+        assert!(simulation.has_converged(), "it is missed meanwhile");
+        simulation.hosts.iter_mut().for_each(|host| host.notes.clear());
+        simulation.go_on(1);
+        assert!(simulation.run_until_converged(seconds(15)).is_some(), "{:?}", simulation.names(0));
+        let bystanders = simulation.hosts.iter().enumerate().filter(|(index, _)| *index != 1);
+        let mut notes = bystanders.flat_map(|(_, host)| &host.notes);
+        assert!(!notes.any(|note| matches!(note, Note::Down(_) | Note::Rejoined)), "{nodes} nodes");
+    }
+}
+
+#[test]
 fn dead_nodes_are_forgotten() {
     let mut simulation = Simulation::of(1, 3);
     simulation.kill(2);
