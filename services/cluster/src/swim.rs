@@ -46,7 +46,7 @@ pub struct Config {
     /// Where gossip is received, UDP.
     pub listen: SocketAddr,
     /// Nodes to join through, `host:port` each. Names are resolved again each time and may stand for many nodes. Empty: this
-    /// node waits for others.
+    /// node waits for others to join through it.
     pub join: Vec<String>,
     /// How often a node that knows others asks one of the join list for members: so partitions heal.
     pub join_interval: Span,

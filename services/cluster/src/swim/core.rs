@@ -292,6 +292,10 @@ impl Core {
     }
 
     fn ask_to_join(&mut self, mut addresses: Vec<SocketAddr>) {
+        if self.is_alone() {
+            // All of the join list may be gone, while somebody who was thought dead is not.
+            addresses.extend(self.view.down().iter().map(|node| node.gossip));
+        }
         addresses.retain(|address| *address != self.node.gossip);
         addresses.sort_unstable();
         addresses.dedup();

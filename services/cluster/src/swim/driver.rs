@@ -227,7 +227,7 @@ impl Driver {
                         tracing::debug!(%to, %error, "a packet could not be sent");
                     }
                 },
-                Action::Resolve if self.resolving.is_none() && !self.join.is_empty() => {
+                Action::Resolve if self.resolving.is_none() => {
                     let failures = self.metrics.resolve_failures.clone();
                     let resolving = resolve(self.join.clone(), Arc::clone(&self.clock), failures);
                     self.resolving = Some(Box::pin(resolving));

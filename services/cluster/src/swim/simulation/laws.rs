@@ -33,6 +33,11 @@ fn storm(seed: u64) -> Simulation {
         simulation.run(seconds(5));
     }
     simulation.network = Network::good();
+    if (0..simulation.seeds).all(|index| simulation.hosts[index].core.is_none()) {
+        // Whoever starts knows nobody but the join list: one of it must live.
+        let generation = simulation.now.as_nanos() as u64;
+        simulation.start(0, KEY, generation);
+    }
     simulation
 }
 
@@ -106,6 +111,17 @@ fn a_node_that_stood_still_is_back_soon_and_takes_nobody_for_dead() {
         let mut notes = bystanders.flat_map(|(_, host)| &host.notes);
         assert!(!notes.any(|note| matches!(note, Note::Down(_) | Note::Rejoined)), "{nodes} nodes");
     }
+}
+
+#[test]
+fn two_that_were_cut_off_meet_again_though_all_of_the_join_list_are_dead() {
+    let mut simulation = Simulation::of(1, 5);
+    (0..3).for_each(|index| simulation.kill(index));
+    simulation.network.cut_at = Some(4);
+    simulation.run(seconds(60));
+    assert_eq!((simulation.names(3), simulation.names(4)), (vec!["n3".to_owned()], vec!["n4".to_owned()]));
+    simulation.network = Network::good();
+    assert!(simulation.run_until_converged(seconds(15)).is_some());
 }
 
 #[test]
