@@ -5,8 +5,9 @@ use std::path::Path;
 
 use protox::prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "cambium/ingest/v1/ingest.proto",
+    "cambium/ingester/v1/ingester.proto",
     "cambium/metastore/v1/metastore.proto",
     "compat/parca/profilestore.proto",
     "compat/pprof/profile.proto",

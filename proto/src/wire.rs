@@ -9,11 +9,36 @@ pub mod ingest {
     tonic::include_proto!("cambium.ingest.v1");
 }
 
-/// `cambium.metastore.v1`: values of the metadata store, and the table of contents of a block.
-#[allow(missing_docs, unused_qualifications, clippy::all, clippy::clone_on_ref_ptr)]
-pub mod metastore {
-    tonic::include_proto!("cambium.metastore.v1");
+/// Packages of ours that refer to each other, nested as their names are.
+mod cambium {
+    pub mod ingester {
+        #[allow(
+            missing_docs,
+            unused_qualifications,
+            clippy::all,
+            clippy::clone_on_ref_ptr,
+            clippy::too_many_lines
+        )]
+        pub mod v1 {
+            tonic::include_proto!("cambium.ingester.v1");
+        }
+    }
+    pub mod metastore {
+        #[allow(missing_docs, unused_qualifications, clippy::all, clippy::clone_on_ref_ptr)]
+        pub mod v1 {
+            tonic::include_proto!("cambium.metastore.v1");
+        }
+    }
 }
+
+/// `cambium.ingester.v1`: writes and heads, from role to role.
+pub use cambium::ingester::v1 as ingester;
+
+/// Metadata of a write that is refused because somebody else owns the partition: who.
+pub const OWNER_METADATA: &str = "x-cambium-owner";
+
+/// `cambium.metastore.v1`: values of the metadata store, and the table of contents of a block.
+pub use cambium::metastore::v1 as metastore;
 
 /// `parca.profilestore.v1alpha1`: Parca's write API.
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::clone_on_ref_ptr)]
