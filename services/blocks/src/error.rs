@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cambium_model::time::{self, TimeRange};
 use cambium_runtime::error::{HasKind, Kind};
 
+use crate::remote::Malformed;
+
 /// A failure to write, read or scan a block.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,6 +90,17 @@ pub enum Error {
     /// Nobody waits for the result any more.
     #[error("the scan was given up")]
     Cancelled,
+    /// The owner of a head did not answer, or refused.
+    #[error("the owner of recent profiles: {}", .status.message())]
+    Remote {
+        /// What the caller should do.
+        kind: Kind,
+        /// What the owner, or the way there, said.
+        status: tonic::Status,
+    },
+    /// The owner of a head sent what does not hold together.
+    #[error("an answer about recent profiles")]
+    Malformed(#[source] Malformed),
     /// The failure of a load that several scans waited for.
     #[error(transparent)]
     Shared(Arc<Error>),
@@ -109,6 +122,8 @@ impl HasKind for Error {
             Self::Overflow { .. } | Self::TooManyBytes { .. } | Self::Downsampled { .. } => {
                 Kind::Unprocessable
             }
+            Self::Remote { kind, .. } => *kind,
+            Self::Malformed(_) => Kind::Internal,
             Self::Cancelled => Kind::Cancelled,
             Self::Shared(error) => error.kind(),
         }

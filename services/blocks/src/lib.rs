@@ -26,6 +26,8 @@ pub mod source;
 
 pub mod without;
 
+pub mod remote;
+
 mod plan;
 
 mod sums;

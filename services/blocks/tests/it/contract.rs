@@ -1,4 +1,4 @@
-//! A dataset in memory and the same dataset in a block answer alike, and as the naive oracle says.
+//! A dataset in memory, the same dataset in another process and in a block answer alike, and as the naive oracle says.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use cambium_model::time::{ROLLUP_BUCKET_NS, SECOND_NS, TimeRange, bucket_start, 
 use proptest::prelude::*;
 
 use crate::oracle::Oracle;
+use crate::owner::Owner;
 use crate::store::{block, run, sources};
 
 fn dataset(profiles: &[Profile], number: u32) -> Dataset {
@@ -93,6 +94,7 @@ proptest! {
             let hot = block(std::slice::from_ref(&dataset), 0, Compression::Hot);
             let cold = block(std::slice::from_ref(&dataset), 3, Compression::Cold);
             let (hot, cold) = (sources(&hot).await, sources(&cold).await);
+            let remote = Owner::of(vec![Arc::new(dataset.clone())]).opened().await.remove(0);
             for profile_type in types {
                 // Whole services, so that rollups are used, or any series.
                 let keep = |labels: &cambium_model::labels::Labels| {
@@ -100,6 +102,7 @@ proptest! {
                     (some >> (hash % 64)) & 3 != 0
                 };
                 oracle.check(&dataset, profile_type, keep, range).await;
+                oracle.check(&*remote, profile_type, keep, range).await;
                 for source in hot.iter().chain(&cold) {
                     oracle.check(source, profile_type, keep, range).await;
                 }

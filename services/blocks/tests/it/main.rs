@@ -15,7 +15,11 @@ mod merge;
 
 mod oracle;
 
+mod owner;
+
 mod pyarrow;
+
+mod remote;
 
 mod requests;
 

@@ -32,5 +32,5 @@ pub async fn sources(block: &EncodedBlock) -> Vec<BlockSource> {
 
 /// Runs a future to its end.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
