@@ -34,7 +34,7 @@ mod cambium {
 /// `cambium.ingester.v1`: writes and heads, from role to role.
 pub use cambium::ingester::v1 as ingester;
 
-/// Metadata of a write that is refused because somebody else owns the partition: who.
+/// Metadata of a write that is refused because the partition is somewhere else.
 pub const OWNER_METADATA: &str = "x-cambium-owner";
 
 /// `cambium.metastore.v1`: values of the metadata store, and the table of contents of a block.

@@ -19,6 +19,9 @@ pub enum Error {
     /// This process does not own the partition.
     #[error("partition {} is not owned by this process", .0.0)]
     NotOwner(Partition),
+    /// The owner of the partition did not answer a claim, or refused.
+    #[error("the owner of the partition did not answer a claim")]
+    Claim(#[source] tonic::Status),
     /// Nobody who could be asked owns the partition now.
     #[error("partition {} has no owner that answers", .0.0)]
     NoOwner(Partition),
@@ -72,7 +75,7 @@ pub enum Error {
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::HeadFull { .. } | Self::NotOwner(_) | Self::NoOwner(_) | Self::ShuttingDown => {
+            Self::HeadFull { .. } | Self::NotOwner(_) | Self::NoOwner(_) | Self::Claim(_) | Self::ShuttingDown => {
                 Kind::Unavailable
             }
             Self::Log(source) => source.kind(),

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Subsystems: [`head`] turns profiles into columns, [`partition`] orders appends and keeps the generations,
-//! [`dedup`] knows the pushes of the acceptance window, [`flush`] makes blocks of cuts, [`service`] runs them.
+//! [`dedup`] knows the pushes of the acceptance window, [`flush`] makes blocks of cuts, [`service`] runs them, [`grpc`]
+//! lets other processes write and ask, [`opened`] keeps what they ask.
 //!
 //! Laws:
 //! - a profile is applied once, after its record is durable and before it is acknowledged;
@@ -34,9 +35,15 @@ pub mod service;
 
 pub mod tenure;
 
+pub mod claims;
+
 mod leftover;
 
 mod open;
+
+pub mod opened;
+
+pub mod grpc;
 
 pub mod metrics;
 

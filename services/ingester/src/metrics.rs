@@ -25,6 +25,8 @@ pub struct IngesterMetrics {
     pub(crate) records_set_aside: Counter,
     pub(crate) tenures_lost: Counter,
     pub(crate) logs_held: Gauge,
+    pub(crate) heads_open: Gauge,
+    pub(crate) heads_expired: Counter,
 }
 
 impl IngesterMetrics {
@@ -48,6 +50,8 @@ impl IngesterMetrics {
             records_set_aside: Counter::default(),
             tenures_lost: Counter::default(),
             logs_held: Gauge::default(),
+            heads_open: Gauge::default(),
+            heads_expired: Counter::default(),
         };
         metrics.register(|all| {
             let registry = all.sub_registry_with_prefix("ingester");
@@ -78,6 +82,8 @@ impl IngesterMetrics {
             );
             counter("tenures_lost", "Partitions lost because the lease was not renewed", &new.tenures_lost);
             registry.register("logs_held", "Logs that can be read from here", new.logs_held.clone());
+            counter("heads_expired", "Heads that their queries did not close in time", &new.heads_expired);
+            registry.register("heads_open", "Heads that queries have open", new.heads_open.clone());
             registry.register("flush_seconds", "Time from cut to commit", new.flush_seconds.clone());
             registry.register("head_bytes", "Bytes in active generations", new.head_bytes.clone());
             registry.register(

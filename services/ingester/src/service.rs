@@ -195,6 +195,10 @@ impl Handle {
         self.shared.claim(log, pushes)
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Flushes every log now; returns the number of blocks written.
     pub async fn flush(&self) -> Result<usize, Error> {
         let mut blocks = 0;

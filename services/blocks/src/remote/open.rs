@@ -100,7 +100,7 @@ impl HasKind for OpenError {
 }
 
 impl Asker {
-    /// Opens the tenant's heads of one process: of each log from its offset on, of logs that are not named all.
+    /// Opens the tenant's heads of one process: of each of these logs from its offset on.
     pub async fn open<T: Transport>(
         &self,
         transport: T,
@@ -247,7 +247,11 @@ pub fn decode_offset(offset: wire::LogOffset) -> Result<(LogId, Offset), Malform
     Ok((decode_log(offset.log)?, Offset(offset.offset)))
 }
 
-fn decode_log(log: Option<wire::Log>) -> Result<LogId, Malformed> {
+/// The log of a message.
+///
+/// # Errors
+/// [`Malformed::Missing`]
+pub fn decode_log(log: Option<wire::Log>) -> Result<LogId, Malformed> {
     log.map(log_id).ok_or(Malformed::Missing("log"))
 }
 

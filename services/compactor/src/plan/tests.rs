@@ -84,7 +84,7 @@ impl World {
 
     fn view(&self) -> Everything {
         let log = LogId { partition: Partition(0), log: 0 };
-        let logs = vec![LogBlocks { log, next: Offset(9), blocks: self.log.clone() }];
+        let logs = vec![LogBlocks { log, next: Offset(9), open: None, blocks: self.log.clone() }];
         let owned = |((tenant, day), blocks): (&(Option<TenantNumber>, u32), &Vec<Arc<BlockMeta>>)| {
             OwnedBlocks { tenant: *tenant, day: *day, blocks: blocks.clone() }
         };
@@ -316,7 +316,7 @@ fn what_nobody_wants_any_more_goes() {
 fn nothing_is_due_where_nothing_is() {
     assert_eq!(plan(START_NS, &Overrides::default(), &Everything::default()), []);
     let log =
-        LogBlocks { log: LogId { partition: Partition(0), log: 0 }, next: Offset(0), blocks: Vec::new() };
+        LogBlocks { log: LogId { partition: Partition(0), log: 0 }, next: Offset(0), open: None, blocks: Vec::new() };
     let catalogue = Everything { logs: vec![log], ..Everything::default() };
     assert_eq!(plan(START_NS, &Overrides::default(), &catalogue), []);
 }

@@ -11,6 +11,8 @@ mod lives;
 
 mod flush;
 
+mod grpc;
+
 mod restart;
 
 mod retries;

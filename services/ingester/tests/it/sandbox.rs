@@ -45,6 +45,7 @@ pub struct Durable {
 pub struct Running {
     pub handle: Handle,
     pub catalogue: Arc<Catalogue>,
+    pub metrics: Metrics,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), Error>>,
 }
@@ -58,6 +59,7 @@ impl Durable {
     /// Opens the ingester; the error is that of replay.
     pub async fn try_open(&self) -> Result<Running, Error> {
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&self.metastore) as _));
+        let metrics = Metrics::new();
         let (_, limits) = watch::channel(Arc::new(Overrides::default()));
         let deps = Deps {
             logs: Arc::new(MemoryLogs::of([Arc::clone(&self.log)])),
@@ -68,7 +70,7 @@ impl Durable {
             cache: Arc::new(Cache::new(1 << 20, &Metrics::new())),
             clock: Arc::new(self.clock.clone()),
             limits,
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
         };
         let service = Service::open(self.config.clone(), deps).await?;
         let handle = service.handle();
@@ -77,7 +79,7 @@ impl Durable {
         let task = tokio::spawn(service.run(async move {
             let _ = stopped.await;
         }));
-        Ok(Running { handle, catalogue, stop: Some(stop), task })
+        Ok(Running { handle, catalogue, metrics, stop: Some(stop), task })
     }
 
     /// Blocks in the catalogue, whether an ingester runs or not.
