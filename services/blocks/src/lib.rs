@@ -4,9 +4,11 @@
 //!   head ──► Dataset (columns in memory) ──► writer ──► one immutable object ──► reader ──► BlockSource
 //!                │                                                                            │
 //!                └───────────────────────── Source: series, profiles, tree, samples ◄────────┘
+//!                                              │
+//!                                            remote: the same of a head in another process, over gRPC
 //! ```
 //!
-//! A query scans [`Source`]s and cannot tell a head's dataset from a block's.
+//! A query scans [`Source`]s and cannot tell a head's dataset from a block's, nor from one elsewhere.
 //!
 //! Laws: a block is immutable and written under its final name, put-if-absent; the same dataset gives the same bytes;
 //! nothing here knows names of functions, only location ids; only this crate builds block paths; every section is a

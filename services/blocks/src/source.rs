@@ -1,7 +1,8 @@
 //! The seam between storage and queries: something that holds profiles and can be scanned.
 //!
-//! Two implementations answer alike, and one contract suite runs on both: [`Dataset`](crate::Dataset) (a head's
-//! snapshot) and `BlockSource` (a block's dataset in object storage).
+//! Three implementations answer alike, and one contract suite runs on all: [`Dataset`](crate::Dataset) (a head's
+//! snapshot), `BlockSource` (a block's dataset in object storage) and that of [`remote`](crate::remote) (a head's
+//! snapshot in another process).
 //!
 //! Laws: every answer of one source is of one immutable cut; rows are those of `series()`; no scan drops anything;
 //! sums are checked.
@@ -40,7 +41,8 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// The profiles of these series in the range, ordered by (row, time, id); never touches samples.
     async fn profiles(&self, rows: &RowSet, range: TimeRange) -> Result<Profiles, Error>;
 
-    /// Sums samples by stack.
+    /// Sums samples by stack: on the whole of `stack_tree()` for whoever has asked for that before, else maybe on the
+    /// part of it that has values.
     async fn tree(&self, scan: &TreeScan) -> Result<PartialTree, Error>;
 
     /// The samples themselves, in batches, for SQL and exact downloads. Those of one profile follow one another;
@@ -130,15 +132,15 @@ pub struct Samples {
 /// What a scan cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanStats {
-    /// Requests to the object store.
+    /// Requests to the object store, or to a head's owner.
     pub requests: u64,
-    /// Bytes fetched from the object store.
+    /// Bytes fetched from there.
     pub bytes_fetched: u64,
     /// Bytes of sections and pages that were needed, cached ones included.
     pub bytes_needed: u64,
     /// The same by kind of section: [`SectionKind::number`](cambium_model::block::SectionKind::number) is the position.
     pub bytes_by_section: [u64; SectionKind::COUNT],
-    /// Samples summed from `samples`.
+    /// Samples summed from `samples`, or sent by a head's owner.
     pub sample_rows: u64,
     /// Rows summed from `rollup`.
     pub rollup_rows: u64,

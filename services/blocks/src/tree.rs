@@ -81,7 +81,7 @@ impl Tree {
 /// What one source contributes to a merge: its tree and, for each node, the sum of the samples that end there.
 #[derive(Clone, Debug)]
 pub struct PartialTree {
-    /// Shared with every other scan of the same source.
+    /// Shared with every other scan of the same source, where it is the whole.
     pub tree: Arc<Tree>,
     /// One value per node of `tree`, scaled by [`MEAN_SCALE`] where the scan asked for means.
     pub self_values: Vec<i64>,

@@ -57,7 +57,7 @@ impl<T> Transport for T where
 pub struct Asker {
     /// Whose profiles.
     pub tenant: Tenant,
-    /// How long the query may take from now on. No call outlives it.
+    /// How long the query may take from now on. Every call says what is left of it, and none begins after it.
     pub timeout: Duration,
     /// Time.
     pub clock: Arc<dyn Clock>,

@@ -28,13 +28,9 @@ const OF_TENANTS: [&str; 2] =
 /// Services for whoever can connect, such as a probe: they know nothing of tenants.
 const OF_ANYONE: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
-/// What roles are to say to each other: not served by this build, and never to a tenant.
-const OF_ROLES: [&str; 4] = [
-    "/cambium.ingester.v1.IngesterService/Write",
-    "/cambium.ingester.v1.IngesterService/Heads",
-    "/cambium.querier.v1.WorkerService/Execute",
-    "/cambium.metastore.v1.MetastoreService/Commit",
-];
+/// What roles are to say to each other beside what is described: not served by this build, and never to a tenant.
+const OF_ROLES: [&str; 2] =
+    ["/cambium.querier.v1.WorkerService/Execute", "/cambium.metastore.v1.MetastoreService/Commit"];
 
 /// A call as tenant `red`, or as nobody.
 fn request<T>(message: T, tenant: Option<&'static str>) -> Request<T> {
