@@ -110,6 +110,10 @@ pub(crate) async fn replay(shared: &Shared, partition: &Partition, entry: Entry)
                 partition.skip(Offset(offset.0 + 1));
             }
         },
+        Entry::Poison { offset, payload, why } => {
+            set_aside(shared, id, offset, payload, &why).await?;
+            partition.skip(Offset(offset.0 + 1));
+        }
         Entry::Gap { first, next } => {
             let lost = next.0 - first.0.max(partition.next().0);
             tracing::error!(log = %id, first = first.0, next = next.0, lost, "records of the log are lost");

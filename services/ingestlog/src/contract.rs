@@ -1,7 +1,10 @@
 //! What every log promises, as code: each implementation's tests run [`upholds`], those that keep records beyond
 //! the process [`survives`] as well. They panic where a promise is broken.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -26,6 +29,8 @@ pub async fn upholds(fresh: impl AsyncFn(u32) -> Arc<dyn Log>) {
     truncation_keeps_the_rest_and_the_offsets(&*fresh(6).await).await;
     a_record_too_large_is_refused(&*fresh(7).await).await;
     a_closed_log_refuses(&*fresh(8).await).await;
+    whoever_waits_hears_of_appends(fresh(9).await).await;
+    whoever_waits_hears_of_the_end(fresh(10).await).await;
 }
 
 /// Runs the laws of durability; `open` opens the log with this number, be it new or closed before.
@@ -139,6 +144,52 @@ async fn a_closed_log_refuses(log: &dyn Log) {
     let refused = log.append(payload(1)).await;
     assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     assert_eq!(log.next(), Offset(1));
+}
+
+async fn whoever_waits_hears_of_appends(log: Arc<dyn Log>) {
+    let waiting = |from| {
+        let log = Arc::clone(&log);
+        async move {
+            log.wait(Offset(from)).await.expect("nothing fails here");
+            assert!(log.next() > Offset(from), "the end is past {from}");
+        }
+    };
+    let mut first = pin!(waiting(0));
+    assert!(poll_once(first.as_mut()).await.is_none(), "nothing is there");
+    let (mut again, mut third) = (pin!(waiting(0)), pin!(waiting(2)));
+    assert!(poll_once(again.as_mut()).await.is_none(), "nothing is there");
+    assert!(poll_once(third.as_mut()).await.is_none(), "nothing is there");
+
+    append(&*log, 0..2).await;
+    first.await;
+    again.await;
+    waiting(0).await;
+    waiting(1).await;
+    assert!(poll_once(third.as_mut()).await.is_none(), "two are not three");
+    assert_eq!(read_all(&*log, Offset(0)).await, records(0..2), "waiting takes nothing away");
+    append(&*log, 2..3).await;
+    third.await;
+    log.truncate(Offset(3)).await.expect("all can be truncated");
+    waiting(0).await;
+}
+
+async fn whoever_waits_hears_of_the_end(log: Arc<dyn Log>) {
+    let mut waiting = pin!(log.wait(Offset(0)));
+    assert!(poll_once(waiting.as_mut()).await.is_none(), "nothing is there");
+    log.close().await;
+    let ended = waiting.await;
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    let late = log.wait(Offset(0)).await;
+    assert!(matches!(late, Err(Error::Closed)), "{late:?}");
+}
+
+/// What a future says when it is asked once.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Appends the records of these offsets, one after the other.

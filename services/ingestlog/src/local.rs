@@ -31,7 +31,7 @@ use std::{io, thread};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task;
 
 use cambium_model::block::{LogId, Offset};
@@ -87,6 +87,8 @@ pub struct LocalLog {
     disk: Arc<dyn Disk>,
     index: Arc<Index>,
     commands: mpsc::Sender<Command>,
+    /// What the writer publishes; it ends with the writer.
+    end: watch::Receiver<u64>,
 }
 
 /// What the writer thread is asked to do, and where it answers.
@@ -103,13 +105,13 @@ impl LocalLog {
         blocking(move || {
             let (writer, recovery) = open_writer(id, &config, deps)?;
             let (disk, index) = (Arc::clone(&writer.disk), Arc::clone(&writer.index));
-            let folder = writer.folder.clone();
+            let (folder, end) = (writer.folder.clone(), writer.end.subscribe());
             let (commands, receiver) = mpsc::channel(PENDING_APPENDS_MAX);
             thread::Builder::new()
                 .name(format!("log {id}"))
                 .spawn(move || write(writer, receiver))
                 .map_err(|source| Error::io(&folder, source))?;
-            Ok((Self { id, disk, index, commands }, recovery))
+            Ok((Self { id, disk, index, commands, end }, recovery))
         })
         .await
     }
@@ -129,7 +131,7 @@ impl Log for LocalLog {
 
     async fn append(&self, record: Bytes) -> Result<Offset, Error> {
         if record.len() > RECORD_BYTES_MAX {
-            return Err(Error::TooLarge { bytes: record.len() });
+            return Err(Error::TooLarge { bytes: record.len(), bytes_max: RECORD_BYTES_MAX });
         }
         let (ack, answer) = oneshot::channel();
         self.ask(Command::Append { record, ack }, answer).await?
@@ -138,6 +140,10 @@ impl Log for LocalLog {
     async fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Entry>, Error> {
         let (index, disk) = (Arc::clone(&self.index), Arc::clone(&self.disk));
         blocking(move || index.read(&*disk, from.0, bytes_max)).await
+    }
+
+    async fn wait(&self, from: Offset) -> Result<(), Error> {
+        self.end.clone().wait_for(|end| *end > from.0).await.map(drop).map_err(|_| Error::Closed)
     }
 
     async fn truncate(&self, upto: Offset) -> Result<(), Error> {
@@ -185,6 +191,7 @@ fn open_writer(id: LogId, config: &Config, deps: Deps) -> Result<(Writer, Recove
         disk,
         clock,
         index: Arc::new(Index::new(segments, next)),
+        end: watch::Sender::new(next),
         active,
         buffer: Vec::new(),
         _lock: lock,

@@ -6,9 +6,9 @@
 //!    that run at the same time share a group, and may return in any order: whoever needs the order of the log
 //!    sorts by offset.
 //! 3. A record whose append failed never appears, neither at once nor after a restart. The exceptions say so:
-//!    [`Error::Undetermined`], [`Error::Closed`], and an append whose future was dropped.
+//!    [`Error::Undetermined`], [`Error::Unconfirmed`], [`Error::Closed`], and an append whose future was dropped.
 //! 4. [`Log::next`] never goes back, whatever is truncated and however often the log is reopened.
-//! 5. Reading skips nothing in silence: lost records are an [`Entry::Gap`].
+//! 5. Reading skips nothing in silence: lost records are an [`Entry::Gap`], what is no record an [`Entry::Poison`].
 
 use std::fmt;
 use std::io;
@@ -28,11 +28,13 @@ pub const RECORD_BYTES_MAX: usize = 256 << 20;
 /// Why the log could not do what it was asked to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The record is over [`RECORD_BYTES_MAX`].
-    #[error("a record of {bytes} bytes is over the limit of {RECORD_BYTES_MAX}")]
+    /// The record is over [`RECORD_BYTES_MAX`], or over what this log is set to take.
+    #[error("a record of {bytes} bytes is over the limit of {bytes_max}")]
     TooLarge {
         /// Its size.
         bytes: usize,
+        /// The limit.
+        bytes_max: usize,
     },
     /// No room. Nothing was kept; appends work again as soon as there is room.
     #[error("no space left for {}", path.display())]
@@ -57,6 +59,27 @@ pub enum Error {
         path: PathBuf,
         /// What the disk said first.
         source: Arc<io::Error>,
+    },
+    /// Too many records wait for the remote log. Nothing was kept.
+    #[error("too many records wait for the remote log")]
+    QueueFull,
+    /// The remote log did not confirm in time: the record may be found there.
+    #[error("the remote log did not confirm the record")]
+    Unconfirmed {
+        /// What its client said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The remote log does not answer.
+    #[error("the remote log does not answer")]
+    Unreachable {
+        /// What its client said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The remote log refuses what it is asked: its settings, its rights or ours are wrong.
+    #[error("the remote log refuses")]
+    Refused {
+        /// What its client said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The offset is not between [`Log::first`] and [`Log::next`].
     #[error("offset {} is outside the log, which holds {} up to {}", from.0, first.0, next.0)]
@@ -122,10 +145,16 @@ impl HasKind for Error {
             Self::DiskFull { .. }
             | Self::Io { .. }
             | Self::Undetermined { .. }
+            | Self::QueueFull
+            | Self::Unconfirmed { .. }
+            | Self::Unreachable { .. }
             | Self::Locked { .. }
             | Self::Closed => Kind::Unavailable,
             Self::OutOfRange { .. } => Kind::NotFound,
-            Self::Damaged { .. } | Self::UnknownVersion { .. } | Self::Misplaced { .. } => Kind::Internal,
+            Self::Refused { .. }
+            | Self::Damaged { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Misplaced { .. } => Kind::Internal,
         }
     }
 }
@@ -147,13 +176,37 @@ pub enum Entry {
         /// The first one after.
         next: Offset,
     },
+    /// Something that no append of ours has put there, or that has changed since: to be set aside by the owner. Only a
+    /// log that others can write to has such.
+    Poison {
+        /// Its place.
+        offset: Offset,
+        /// Its bytes.
+        payload: Bytes,
+        /// How it differs from a record.
+        why: Flaw,
+    },
+}
+
+/// How something differs from a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// It has no mark of ours, or one that is no mark.
+    #[error("it was not written by Cambium")]
+    Foreign,
+    /// Its mark is of a later version of Cambium.
+    #[error("its format version {0} is not known")]
+    UnknownVersion(u8),
+    /// Its bytes do not have the checksum that its mark says.
+    #[error("its checksum is wrong")]
+    Checksum,
 }
 
 impl Entry {
     /// The offset to go on reading from.
     pub fn next(&self) -> Offset {
         match self {
-            Self::Record { offset, .. } => Offset(offset.0 + 1),
+            Self::Record { offset, .. } | Self::Poison { offset, .. } => Offset(offset.0 + 1),
             Self::Gap { next, .. } => *next,
         }
     }
@@ -178,6 +231,9 @@ pub struct Stats {
     pub syncs: u64,
     /// The time these took together.
     pub sync_time: Duration,
+    /// Records that can be read and that [`Log::read`] has not returned: how far the owner is behind a log that others
+    /// append to.
+    pub lag_records: u64,
 }
 
 /// A log of one partition.
@@ -193,6 +249,10 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// What stands at `from` and after it, in order, until the payloads reach `bytes_max`; at least one entry, and
     /// none only where `from` is [`Log::next`].
     async fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Entry>, Error>;
+
+    /// Returns as soon as there is something to read at `from`: [`Log::next`] is past it. For owners of a log that others
+    /// append to. Fails with [`Error::Closed`] where the log is closed first.
+    async fn wait(&self, from: Offset) -> Result<(), Error>;
 
     /// Allows the log to forget what stands before `upto`; an offset past the end means the end. Idempotent.
     async fn truncate(&self, upto: Offset) -> Result<(), Error>;

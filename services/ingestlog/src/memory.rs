@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use cambium_model::block::{LogId, Offset};
 
@@ -15,6 +16,8 @@ use crate::log::{Entry, Error, Log, RECORD_BYTES_MAX, Stats};
 pub struct MemoryLog {
     id: LogId,
     state: Mutex<State>,
+    /// Woken by appends and by the end.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +31,7 @@ struct State {
 impl MemoryLog {
     /// An empty log.
     pub fn new(id: LogId) -> Self {
-        Self { id, state: Mutex::default() }
+        Self { id, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// Opens it again after it was closed, as it was.
@@ -61,7 +64,7 @@ impl Log for MemoryLog {
 
     async fn append(&self, record: Bytes) -> Result<Offset, Error> {
         if record.len() > RECORD_BYTES_MAX {
-            return Err(Error::TooLarge { bytes: record.len() });
+            return Err(Error::TooLarge { bytes: record.len(), bytes_max: RECORD_BYTES_MAX });
         }
         let mut state = self.open_state()?;
         let offset = Offset(state.next());
@@ -69,6 +72,8 @@ impl Log for MemoryLog {
         state.stats.appended_bytes += record.len() as u64;
         state.stats.appended_records += 1;
         state.records.push_back(record);
+        drop(state);
+        self.changed.notify_waiters();
         Ok(offset)
     }
 
@@ -88,6 +93,16 @@ impl Log for MemoryLog {
             entries.push(Entry::Record { offset: Offset(offset), payload: payload.clone() });
         }
         Ok(entries)
+    }
+
+    async fn wait(&self, from: Offset) -> Result<(), Error> {
+        loop {
+            let changed = self.changed.notified();
+            if self.open_state()?.next() > from.0 {
+                return Ok(());
+            }
+            changed.await;
+        }
     }
 
     async fn truncate(&self, upto: Offset) -> Result<(), Error> {
@@ -115,6 +130,7 @@ impl Log for MemoryLog {
 
     async fn close(&self) {
         self.state().closed = true;
+        self.changed.notify_waiters();
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fail::fail_point;
+use tokio::sync::watch;
 
 use cambium_model::block::{LogId, Offset};
 use cambium_runtime::clock::Clock;
@@ -40,6 +41,8 @@ pub(super) struct Writer {
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
     pub index: Arc<Index>,
+    /// The offset after the last durable record, for those who wait for more.
+    pub end: watch::Sender<u64>,
     /// The segment that takes the next group; none when the next group needs a new one.
     pub active: Option<Active>,
     /// A group on its way to the disk.
@@ -155,6 +158,7 @@ impl Writer {
         }
         segment.bytes = active.end;
         state.next += records.len() as u64;
+        self.end.send_replace(state.next);
     }
 
     /// After a failed write: takes away what of it reached the file, and says what the appends failed with.

@@ -54,6 +54,7 @@ fn picture(writer: &Writer, recovery: &Recovery) -> String {
                     picture.push('x');
                 }
             }
+            poison @ Entry::Poison { .. } => panic!("{poison:?}"),
         }
     }
     if recovery.void_bytes > 0 {
