@@ -56,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "loadtest",
         ],
     ),
+    ("peers", &["runtime"]),
 ];
 
 /// Licences that go with Apache-2.0, as SPDX names them.
