@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   append ─┐                       ┌─ LocalLog: segment files, one fsync per group of appends
-//!   append ─┼─► Log ── offset ack ──┤
+//!   append ─┼─► Log ── offset ack ──┼─ KafkaLog: a partition of a topic, on several brokers (feature `kafka`)
 //!   append ─┘    ▲                  └─ MemoryLog: the same contract, for as long as the process lives
 //!                │
-//!   read(from) ──┘ after a restart: records and, where the disk lost some, gaps that say which
+//!   wait(from), read(from): records and, where some are lost or are none, gaps and poison that say which
 //! ```
 //!
 //! Laws: [`log`] states the contract, [`contract`] tests it against every implementation. A returned offset means
@@ -19,6 +19,9 @@ pub mod logs;
 pub mod memory;
 
 pub mod local;
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 pub mod contract;
 

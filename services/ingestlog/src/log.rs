@@ -242,8 +242,8 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// Which log this is.
     fn id(&self) -> LogId;
 
-    /// Appends a record and returns its offset once it is durable. Waits while too many appends are pending: that
-    /// is the back-pressure. Dropping the future does not take the record back.
+    /// Appends a record and returns its offset once it is durable. Waits while too many appends are pending, or
+    /// fails with [`Error::QueueFull`]: that is the back-pressure. Dropping the future does not take the record back.
     async fn append(&self, record: Bytes) -> Result<Offset, Error>;
 
     /// What stands at `from` and after it, in order, until the payloads reach `bytes_max`; at least one entry, and

@@ -20,3 +20,5 @@ pub mod metrics;
 pub mod tenancy;
 
 pub mod quantity;
+
+pub mod secret;
