@@ -7,6 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::certificate::{Certificate, certify};
+use crate::process::run;
 use crate::{Process, binary, free_address};
 
 /// Names the cluster in the broker's files; any will do.
@@ -97,7 +99,7 @@ impl Kafka {
         let jars = binary("kafka", "*")?;
         let folder = TempDir::new().expect("a temporary folder");
         let (address, controller) = (free_address(), free_address());
-        let secured = with_guard.then(|| certify(folder.path()));
+        let secured = with_guard.then(|| certified(folder.path()));
         let settings =
             Settings { node: 1, address: &address, controller: &controller, secured: secured.as_ref() };
         let mut broker = broker(&jars, folder.path(), &settings);
@@ -185,32 +187,8 @@ share.coordinator.state.topic.min.isr=1
     text
 }
 
-/// A certificate for the broker, and who signed it.
-fn certify(folder: &Path) -> Secured {
-    let path = |name: &str| folder.join(name);
-    let openssl = |arguments: &[&str], files: &[(&str, &str)]| {
-        let mut command = Command::new("openssl");
-        command.args(arguments);
-        for (flag, name) in files {
-            command.arg(flag).arg(path(name));
-        }
-        run(command);
-    };
-    let key = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
-    openssl(
-        &[&key[..], &["-subj", "/CN=cambium tests"]].concat(),
-        &[("-keyout", "ca.key"), ("-out", "ca.pem")],
-    );
-    let subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"];
-    let signed = [("-CA", "ca.pem"), ("-CAkey", "ca.key"), ("-keyout", "own.key"), ("-out", "own.pem")];
-    openssl(&[&key[..], &subject, &["-addext", "basicConstraints=critical,CA:FALSE"]].concat(), &signed);
-    let read = |name: &str| fs::read_to_string(path(name)).expect("openssl has written it");
-    fs::write(path("broker.pem"), read("own.key") + &read("own.pem")).expect("a file can be written");
-    Secured { address: free_address(), ca_file: path("ca.pem"), user: "cambium", password: "for tests only" }
-}
-
-fn run(mut command: Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
+fn certified(folder: &Path) -> Secured {
+    let Certificate { ca_file, key, own } = certify(folder);
+    fs::write(folder.join("broker.pem"), key + &own).expect("a file can be written");
+    Secured { address: free_address(), ca_file, user: "cambium", password: "for tests only" }
 }

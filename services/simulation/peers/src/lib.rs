@@ -3,7 +3,8 @@
 //! ```text
 //!   build.sh ──► cache outside the checkout ──► Process ──► start: waits for its line, with a deadline
 //!                                                  │        kill, stop, pause, resume, start again
-//!                                                  └── Kafka: one broker, or two
+//!                                                  ├── Kafka: one broker, or two
+//!                                                  └── Minio: an S3 server
 //! ```
 //!
 //! Laws: a peer runs as a process of its own, none of its code is linked; nothing that is started outlives the value
@@ -16,9 +17,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 pub use kafka::Kafka;
+pub use minio::Minio;
 pub use process::Process;
 
+mod certificate;
+
 mod kafka;
+
+mod minio;
 
 mod process;
 

@@ -129,3 +129,10 @@ fn keep_lines(lines: PipeReader, log: &Path, seen: impl Fn(&str)) {
         seen(&text);
     }
 }
+
+/// Runs a command to its end, which must be a good one.
+pub(crate) fn run(mut command: Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
+}
