@@ -19,6 +19,12 @@ use cambium_model::time::SECOND_NS;
 /// Everything that is a block lies below this folder.
 pub const BLOCKS_PREFIX: &str = "v1";
 
+/// The path of an object that is put to try a store out, and deleted at once; no block is ever below this folder. `now_ns` in
+/// nanoseconds since the Unix epoch.
+pub fn probe_path(now_ns: i64, process: u32) -> String {
+    format!("probes/{now_ns:016x}-{process:08x}")
+}
+
 /// The path of the block that holds this range, written under this epoch, whose latest profile is of `last_ns`
 /// (nanoseconds since the Unix epoch).
 pub fn block_path(level: u8, range: &LogRange, epoch: u64, last_ns: i64) -> String {

@@ -54,6 +54,8 @@ pub mod verify;
 
 pub mod local;
 
+pub mod stores;
+
 pub mod guarded;
 
 pub mod testing;

@@ -261,6 +261,7 @@ mod tests {
     use object_store::ObjectStoreExt;
 
     use super::*;
+    use crate::testing::store_laws;
 
     fn names(store: &DurableLocal) -> Vec<String> {
         let listed: Vec<ObjectMeta> = futures::executor::block_on(store.list(None).try_collect()).unwrap();
@@ -268,20 +269,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn objects_are_written_whole_and_once() {
+    async fn keeps_the_laws_of_stores() {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableLocal::open(&folder.path().join("new/objects")).unwrap();
-        let path = Path::from("a/b/c.blk");
-        let create = || PutOptions::from(PutMode::Create);
-        store.put_opts(&path, "one".into(), create()).await.unwrap();
-        let again = store.put_opts(&path, "two".into(), create()).await;
-        assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
-        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "one");
-        store.put(&path, "three".into()).await.unwrap();
-        assert_eq!(store.get_range(&path, 1..3).await.unwrap(), "hr");
-        assert_eq!(names(&store), ["a/b/c.blk"], "no unfinished file is left");
-        store.delete(&path).await.unwrap();
-        assert!(matches!(store.head(&path).await, Err(object_store::Error::NotFound { .. })));
+        store_laws(&store).await;
     }
 
     #[tokio::test]
@@ -294,22 +285,6 @@ mod tests {
         fs::write(store.staging_path(&folder.path().join("a/small")), "part").unwrap();
         assert_eq!([store.remove_unfinished().unwrap(), store.remove_unfinished().unwrap()], [2, 0]);
         assert_eq!(names(&store), ["a/b"]);
-    }
-
-    #[tokio::test]
-    async fn parts_copies_and_renames_work() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DurableLocal::open(folder.path()).unwrap();
-        let mut upload = store.put_multipart(&Path::from("x/y")).await.unwrap();
-        upload.put_part("ab".into()).await.unwrap();
-        upload.put_part("cd".into()).await.unwrap();
-        upload.complete().await.unwrap();
-        store.copy(&Path::from("x/y"), &Path::from("z")).await.unwrap();
-        store.rename(&Path::from("z"), &Path::from("w")).await.unwrap();
-        assert_eq!(store.get(&Path::from("w")).await.unwrap().bytes().await.unwrap(), "abcd");
-        let mut found = names(&store);
-        found.sort();
-        assert_eq!(found, ["w", "x/y"]);
     }
 
     #[tokio::test]

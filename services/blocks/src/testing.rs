@@ -18,7 +18,10 @@ use crate::series_table::ScopeName;
 
 mod faults;
 
+mod laws;
+
 pub use faults::{FaultyStore, PutFault};
+pub use laws::store_laws;
 
 /// A tenant of this number, named `tenant-<number>`.
 pub fn tenant(number: u32) -> Tenant {

@@ -16,7 +16,7 @@ use crate::oracle::Oracle;
 use crate::owner::Owner;
 use crate::store::{block, run, sources};
 
-fn dataset(profiles: &[Profile], number: u32) -> Dataset {
+pub fn dataset(profiles: &[Profile], number: u32) -> Dataset {
     let mut builder = DatasetBuilder::new(tenant(number)).chunk_samples(16);
     profiles.iter().for_each(|profile| builder.push(profile));
     builder.finish()

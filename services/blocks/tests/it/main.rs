@@ -13,6 +13,8 @@ mod format;
 
 mod merge;
 
+mod minio;
+
 mod oracle;
 
 mod owner;

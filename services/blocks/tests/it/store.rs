@@ -24,6 +24,11 @@ pub fn block(datasets: &[Dataset], level: u8, compression: Compression) -> Encod
 pub async fn sources(block: &EncodedBlock) -> Vec<BlockSource> {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     put(&*store, block).await.unwrap();
+    sources_in(store, block)
+}
+
+/// A source for each dataset of a block that is in the store.
+pub fn sources_in(store: Arc<dyn ObjectStore>, block: &EncodedBlock) -> Vec<BlockSource> {
     let cache = Arc::new(Cache::new(64 << 20, &Metrics::new()));
     let meta = Arc::new(block.meta.clone());
     let source = |index| BlockSource::new(Arc::clone(&store), Arc::clone(&cache), Arc::clone(&meta), index);
