@@ -5,20 +5,17 @@
 //!                                                └─ slower than 95 % of reads ─► a second request
 //! ```
 //!
-//! Second requests are the hedge of Dean and Barroso, The Tail at Scale (2013): one in twenty at most, so that a store
-//! that is slow for all is not asked twice as much. Everything is counted.
+//! Second requests are bounded by [`Hedge`]. Everything is counted.
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cambium_runtime::clock::Clock;
+use cambium_runtime::hedge::Hedge;
 use cambium_runtime::metrics::Metrics;
-use futures::future::{Either, select};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -52,15 +49,6 @@ impl Bounds {
     pub const REMOTE: Self = Self { reads_max: 128, writes_max: 32, gap_bytes: 1 << 20, hedge: true };
 }
 
-/// Reads by whose times the slow ones are told.
-const TIMES_HELD: usize = 256;
-/// Reads before any is called slow.
-const TIMES_MIN: usize = 64;
-/// No read is called slow before this.
-const SLOW_MIN: Duration = Duration::from_millis(5);
-/// Reads for each second request, at least.
-const READS_PER_HEDGE: u64 = 20;
-
 /// A store behind [`Bounds`].
 pub struct Guarded {
     inner: Arc<dyn ObjectStore>,
@@ -68,35 +56,8 @@ pub struct Guarded {
     reads: Semaphore,
     writes: Semaphore,
     clock: Arc<dyn Clock>,
-    times: Mutex<Times>,
-    /// Reads so far, and second requests.
-    asked: AtomicU64,
-    hedged: AtomicU64,
+    hedge: Hedge,
     metrics: StoreMetrics,
-}
-
-/// How long the last reads took.
-#[derive(Debug, Default)]
-struct Times {
-    held: Vec<Duration>,
-    next: usize,
-    slow: Option<Duration>,
-}
-
-impl Times {
-    fn add(&mut self, time: Duration) {
-        if self.held.len() < TIMES_HELD {
-            self.held.push(time);
-        } else {
-            self.held[self.next % TIMES_HELD] = time;
-        }
-        self.next += 1;
-        if self.held.len() >= TIMES_MIN && self.next.is_multiple_of(TIMES_MIN) {
-            let mut sorted = self.held.clone();
-            let at = sorted.len() * 95 / 100;
-            self.slow = Some((*sorted.select_nth_unstable(at).1).max(SLOW_MIN));
-        }
-    }
 }
 
 impl Guarded {
@@ -112,10 +73,8 @@ impl Guarded {
             bounds,
             reads: Semaphore::new(bounds.reads_max),
             writes: Semaphore::new(bounds.writes_max),
+            hedge: Hedge::new(Arc::clone(&clock)),
             clock,
-            times: Mutex::default(),
-            asked: AtomicU64::new(0),
-            hedged: AtomicU64::new(0),
             metrics: StoreMetrics::new(metrics),
         }
     }
@@ -136,52 +95,16 @@ impl Guarded {
 
     /// A read, and a second time where it is slow; the first answer counts.
     async fn read<T, F: Future<Output = Result<T>>>(&self, read: impl Fn() -> F) -> Result<T> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let start = self.clock.monotonic();
-        let first = std::pin::pin!(self.run(Operation::get, &self.reads, read()));
-        let slow = self.times.lock().unwrap_or_else(PoisonError::into_inner).slow;
-        let answer = match slow.filter(|_| self.bounds.hedge) {
-            None => first.await,
-            Some(slow) => match select(first, self.clock.sleep(slow)).await {
-                Either::Left((answer, _)) => answer,
-                Either::Right(((), first)) if self.may_hedge() => {
-                    let second = std::pin::pin!(self.run(Operation::get, &self.reads, read()));
-                    let (answer, won) = either(first, second).await;
-                    self.metrics.hedged(won);
-                    answer
-                }
-                Either::Right(((), first)) => first.await,
-            },
-        };
-        if answer.is_ok() {
-            let spent = self.clock.monotonic().saturating_sub(start);
-            self.times.lock().unwrap_or_else(PoisonError::into_inner).add(spent);
+        let ask = || self.run(Operation::get, &self.reads, read());
+        if !self.bounds.hedge {
+            return ask().await;
         }
-        answer
-    }
-
-    fn may_hedge(&self) -> bool {
-        let most = self.asked.load(Ordering::Relaxed) / READS_PER_HEDGE;
-        let take = |hedged: u64| (hedged < most).then_some(hedged + 1);
-        self.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        self.hedge.read(ask, |won| self.metrics.hedged(won)).await
     }
 }
 
 async fn permit(permits: &Semaphore) -> SemaphorePermit<'_> {
     permits.acquire().await.expect("it is never closed")
-}
-
-/// The first that succeeds, or the last error; and whether it was the second.
-async fn either<T>(
-    first: impl Future<Output = Result<T>> + Unpin,
-    second: impl Future<Output = Result<T>> + Unpin,
-) -> (Result<T>, bool) {
-    match select(first, second).await {
-        Either::Left((Ok(answer), _)) => (Ok(answer), false),
-        Either::Right((Ok(answer), _)) => (Ok(answer), true),
-        Either::Left((Err(_), second)) => (second.await, true),
-        Either::Right((Err(_), first)) => (first.await, false),
-    }
 }
 
 impl fmt::Debug for Guarded {

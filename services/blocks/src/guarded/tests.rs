@@ -1,6 +1,8 @@
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cambium_runtime::clock::MockClock;
+use cambium_runtime::hedge::{SLOW_MIN, TIMES_MIN};
 use object_store::memory::InMemory;
 use tokio::sync::Notify;
 
@@ -126,7 +128,7 @@ async fn neighbouring_ranges_are_one_request() {
 }
 
 #[tokio::test]
-async fn a_slow_read_is_asked_for_again_and_seldom() {
+async fn a_slow_read_is_asked_for_again() {
     let scene = scene(Bounds::REMOTE).await;
     for _ in 0..TIMES_MIN {
         scene.store.get_ranges(&path(), &[0..1]).await.unwrap();
@@ -142,8 +144,6 @@ async fn a_slow_read_is_asked_for_again_and_seldom() {
     }
     assert_eq!(reading.await.unwrap().unwrap(), [&b"0"[..]]);
     assert!(scene.metrics.encode().contains("cambium_object_store_hedges_total{won=\"true\"} 1"));
-    // One in twenty of 65 reads are three, and one is spent.
-    assert!(scene.store.may_hedge() && scene.store.may_hedge() && !scene.store.may_hedge());
 }
 
 #[tokio::test]
@@ -157,14 +157,4 @@ async fn no_more_reads_are_under_way_than_may_be() {
         tokio::task::yield_now().await;
     }
     assert_eq!(scene.gate.peak.load(Ordering::SeqCst), 2);
-}
-
-#[tokio::test]
-async fn the_first_answer_that_is_one_counts() {
-    let failed =
-        || Err(object_store::Error::NotImplemented { operation: "read".into(), implementer: "test".into() });
-    let ready = |result: Result<u8>| std::future::ready(result);
-    assert_eq!(either(ready(failed()), ready(Ok(2))).await.0.unwrap(), 2);
-    assert_eq!(either(ready(Ok(1)), ready(failed())).await.0.unwrap(), 1);
-    assert!(either(ready(failed()), ready(failed())).await.0.is_err());
 }
