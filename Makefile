@@ -24,6 +24,10 @@ run: packages ours ## build Cambium and start it at http://127.0.0.1:4040, profi
 test: packages venv ours ## run every test
 	CAMBIUM_PYTHON=$(VENV)/bin/python cargo test --workspace --quiet
 
+.PHONY: peers
+peers: packages ## build the real peers of the tests (needs Go, takes what Debian has); `make test` does so when it needs one
+	./services/simulation/peers/build.sh
+
 .PHONY: check
 check: packages venv ours ## formatting, lints, spelling; part of CI
 	cargo fmt --all --check

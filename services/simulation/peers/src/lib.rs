@@ -4,7 +4,8 @@
 //!   build.sh ──► cache outside the checkout ──► Process ──► start: waits for its line, with a deadline
 //!                                                  │        kill, stop, pause, resume, start again
 //!                                                  ├── Kafka: one broker, or two
-//!                                                  └── Minio: an S3 server
+//!                                                  ├── Minio: an S3 server
+//!                                                  └── Tikv: a placement driver and a store
 //! ```
 //!
 //! Laws: a peer runs as a process of its own, none of its code is linked; nothing that is started outlives the value
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub use kafka::Kafka;
 pub use minio::Minio;
 pub use process::Process;
+pub use tikv::Tikv;
 
 mod certificate;
 
@@ -27,6 +29,8 @@ mod kafka;
 mod minio;
 
 mod process;
+
+mod tikv;
 
 /// Ports that the kernel does not give to others' connections, so that a peer finds its own free when it starts again.
 const PORT_MIN: u16 = 12_000;

@@ -39,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     // L5
+    ("peers", &[]),
     ("loadtest", &["model", "proto"]),
     (
         "simulation",
