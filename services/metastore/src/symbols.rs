@@ -19,7 +19,6 @@ mod sweep;
 
 mod table;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use cambium_model::symbols::{Location, Mapping};
 use cambium_model::tenant::TenantNumber;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;

@@ -5,14 +5,14 @@
 //!                                              └─ no ───► claim, multi-get in chunks, publish to cache and waiters
 //! ```
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cambium_model::tenant::TenantNumber;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::{CacheRequests, Metrics};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
+use hashbrown::{DefaultHashBuilder, HashMap};
 use tokio::sync::watch;
 
 use super::table::Symbol;
@@ -64,7 +64,8 @@ impl<S> Clone for Slot<S> {
 pub(super) struct Lookup<S: Symbol> {
     store: Arc<dyn KvStore>,
     clock: Arc<dyn Clock>,
-    cache: moka::sync::Cache<(TenantNumber, S::Id), Slot<S>>,
+    /// Ids are hashes already; the quick hasher does.
+    cache: moka::sync::Cache<(TenantNumber, S::Id), Slot<S>, DefaultHashBuilder>,
     /// "Unknown", if it is believed, is a hit too.
     requests: CacheRequests,
     flights: Mutex<Flights<S>>,
@@ -108,7 +109,10 @@ impl<S: Symbol> Lookup<S> {
             };
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        let cache = moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build();
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(cache_bytes)
+            .weigher(weigh)
+            .build_with_hasher(DefaultHashBuilder::default());
         let held = cache.clone();
         let requests = metrics.cache(S::CACHES[0], move || held.weighted_size());
         Self { store, clock, cache, requests, flights: Mutex::default() }
@@ -192,7 +196,7 @@ impl<S: Symbol> Lookup<S> {
 
     /// Fetches what the claim holds, for this call and for those who wait. Returns the number of multi-gets.
     async fn fetch_claimed(&self, claim: Claim<'_, S>, found: &mut Found<S>) -> Result<usize, Error> {
-        let mut fetched = HashMap::new();
+        let mut fetched = HashMap::with_capacity(claim.ids.len());
         let multi_gets = self.fetch(claim.tenant, &claim.ids, &mut fetched).await?;
         found.extend(fetched.iter().map(|(id, symbol)| (*id, Arc::clone(symbol))));
         claim.answer.send_replace(Some(Arc::new(fetched)));
@@ -210,17 +214,21 @@ impl<S: Symbol> Lookup<S> {
         let chunk_keys: Vec<Vec<_>> =
             chunks.iter().map(|chunk| chunk.iter().map(|id| S::key(tenant, *id)).collect()).collect();
         let gets: Vec<_> = chunk_keys.iter().map(|keys| snapshot.batch_get(keys)).collect();
-        let values: Vec<_> = stream::iter(gets).buffered(IN_FLIGHT_MAX).try_collect().await?;
-        for (id, value) in ids.iter().zip(values.into_iter().flatten()) {
-            let slot = match value {
-                Some(value) => {
-                    let symbol = Arc::new(S::decode(&value)?.0);
-                    found.insert(*id, Arc::clone(&symbol));
-                    Slot::Present(symbol)
-                }
-                None => Slot::Absent { seen },
-            };
-            self.cache.insert((tenant, *id), slot);
+        let mut values = stream::iter(gets).buffered(IN_FLIGHT_MAX);
+        // Each chunk is decoded while those after it are on their way.
+        for chunk in &chunks {
+            let values = values.next().await.expect("there is one for each chunk")?;
+            for (id, value) in chunk.iter().zip(values) {
+                let slot = match value {
+                    Some(value) => {
+                        let symbol = Arc::new(S::decode(&value)?.0);
+                        found.insert(*id, Arc::clone(&symbol));
+                        Slot::Present(symbol)
+                    }
+                    None => Slot::Absent { seen },
+                };
+                self.cache.insert((tenant, *id), slot);
+            }
         }
         Ok(chunks.len())
     }

@@ -1,6 +1,5 @@
 //! One table of symbols: locations under their ids, or loaded objects under their build refs.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,6 +13,7 @@ use cambium_proto::wire::metastore as stored;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::{CacheRequests, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
+use hashbrown::HashMap;
 use prost::Message;
 
 use super::known::Known;
