@@ -26,6 +26,9 @@ pub mod redb;
 
 pub mod testing;
 
+#[cfg(feature = "tikv")]
+pub mod tikv;
+
 #[cfg(test)]
 mod contract;
 

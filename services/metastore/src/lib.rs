@@ -9,8 +9,8 @@
 //!                        keys (one table)                       the only place that builds keys
 //!                             │
 //!                   kv::KvStore: snapshot, commit               the seam
-//!                     │               │
-//!                kv::memory        kv::redb                     tests; the single binary
+//!               │             │             │
+//!          kv::memory      kv::redb      kv::tikv              tests; the single binary; a cluster
 //! ```
 //!
 //! Laws: only this crate builds keys; every value is a message of `cambium.metastore.v1` or a number; a repository
