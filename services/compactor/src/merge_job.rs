@@ -198,7 +198,8 @@ impl MergeJob {
         let scratch = Scratch::folder(&self.scratch, SECTION_MEMORY_BYTES);
         let is_old = |input: &Input| should_downsample(self.now_ns, &self.limits, input.meta());
         let downsample = self.level == TOP_LEVEL && inputs.iter().all(is_old);
-        let keep_ids = self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
+        let keep_ids = self.catalogue.has_leftovers()
+            || self.inputs.iter().any(|block| may_be_retried(self.now_ns, &self.limits, block));
         let compression = if self.level == TOP_LEVEL { Compression::Cold } else { Compression::Hot };
         let whole = Wanted {
             scopes: None,

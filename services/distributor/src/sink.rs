@@ -15,6 +15,13 @@ use bytes::Bytes;
 use cambium_model::block::Partition;
 use cambium_runtime::error::{HasKind, Kind};
 
+pub mod owners;
+
+pub mod ring;
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 /// Makes records durable.
 #[async_trait]
 pub trait Sink: fmt::Debug + Send + Sync {

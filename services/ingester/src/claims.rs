@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn what_is_asked_arrives_whole_or_not_at_all() {
         let log = LogId { partition: Partition(3), log: 7 };
-        let push = |n: u8| Pushed { key: (TenantNumber(n.into()), ProfileId([n; 16])), time_ns: -i64::from(n) };
+        let push =
+            |n: u8| Pushed { key: (TenantNumber(n.into()), ProfileId([n; 16])), time_ns: -i64::from(n) };
         let pushes: Vec<Pushed> = (0..5).map(push).collect();
         assert_eq!(decode(encode(log, &pushes)), Ok((log, pushes.clone())));
         let short = wire::ClaimRequest { ids: Bytes::from_static(&[1; 79]), ..encode(log, &pushes) };

@@ -75,9 +75,11 @@ pub enum Error {
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::HeadFull { .. } | Self::NotOwner(_) | Self::NoOwner(_) | Self::Claim(_) | Self::ShuttingDown => {
-                Kind::Unavailable
-            }
+            Self::HeadFull { .. }
+            | Self::NotOwner(_)
+            | Self::NoOwner(_)
+            | Self::Claim(_)
+            | Self::ShuttingDown => Kind::Unavailable,
             Self::Log(source) => source.kind(),
             Self::Catalogue(source) => source.kind(),
             Self::Block(source) => source.kind(),

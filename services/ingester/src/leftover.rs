@@ -74,7 +74,7 @@ async fn recover(shared: &Arc<Shared>, id: LogId) -> Result<(), Error> {
     owned.flush(shared).await?;
     owned.stop().await;
     seal(shared, &owned).await?;
-    shared.retire(id);
+    shared.retire(&owned);
     tracing::info!(log = %id, pushes = pushes.len(), "what was left of the log is in blocks");
     Ok(())
 }

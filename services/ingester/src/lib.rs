@@ -39,6 +39,8 @@ pub mod claims;
 
 mod leftover;
 
+mod follow;
+
 mod open;
 
 pub mod opened;

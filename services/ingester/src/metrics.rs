@@ -81,8 +81,8 @@ impl IngesterMetrics {
                 &new.records_set_aside,
             );
             counter("tenures_lost", "Partitions lost because the lease was not renewed", &new.tenures_lost);
-            registry.register("logs_held", "Logs that can be read from here", new.logs_held.clone());
             counter("heads_expired", "Heads that their queries did not close in time", &new.heads_expired);
+            registry.register("logs_held", "Logs that can be read from here", new.logs_held.clone());
             registry.register("heads_open", "Heads that queries have open", new.heads_open.clone());
             registry.register("flush_seconds", "Time from cut to commit", new.flush_seconds.clone());
             registry.register("head_bytes", "Bytes in active generations", new.head_bytes.clone());

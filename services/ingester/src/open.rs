@@ -24,7 +24,7 @@ use crate::partition::{Partition, Pushed, window_start};
 use crate::service::Shared;
 
 /// Bytes of records read at once.
-const READ_BYTES: usize = 16 << 20;
+pub(crate) const READ_BYTES: usize = 16 << 20;
 
 /// A log that was taken over and whose records are still to be replayed.
 #[derive(Debug)]

@@ -157,6 +157,10 @@ impl Handle {
         // First of all: is there room? An operator who sees this often raises `head_bytes_max` or lowers
         // `flush_bytes`; one who sees it for long looks at `flush_failures`.
         self.shared.admit()?;
+        // A log that every node can open is written to without us.
+        if self.shared.deps.logs.are_shared() {
+            return Err(Error::NotOwner(partition));
+        }
         let owned = self.shared.accepting(partition)?;
         let writing = owned.tasks().spawn("write", {
             let owned = Arc::clone(&owned);
@@ -226,7 +230,7 @@ impl Handle {
 }
 
 impl Shared {
-    fn admit(&self) -> Result<(), Error> {
+    pub(crate) fn admit(&self) -> Result<(), Error> {
         if self.stopping.load(Ordering::Acquire) && matches!(self.deps.tenures, Tenures::Alone { .. }) {
             return Err(Error::ShuttingDown);
         }
@@ -266,25 +270,27 @@ impl Shared {
     }
 
     /// Lets readers with an older snapshot of the catalogue finish, then lets go of a sealed log.
-    pub(crate) fn retire(self: &Arc<Self>, id: LogId) {
+    pub(crate) fn retire(self: &Arc<Self>, owned: &Arc<Owned>) {
+        let owned = Arc::clone(owned);
         let (shared, stop) = (Arc::clone(self), self.tasks.shutdown_signal());
         self.tasks.spawn("retire", async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = shared.deps.clock.sleep(READ_GRACE) => {}
             }
-            shared.let_go(id);
+            let mut held = shared.held.write().unwrap_or_else(PoisonError::into_inner);
+            // The same log may have been opened again.
+            let id = owned.log_id();
+            if held.get(&id).is_some_and(|now| Arc::ptr_eq(now, &owned)) {
+                held.remove(&id);
+            }
         });
-    }
-
-    /// Reads nothing from the log any more.
-    pub(crate) fn let_go(&self, id: LogId) -> Option<Arc<Owned>> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
     }
 
     /// Stops whatever is done with a log, and closes it.
     pub(crate) async fn put_down(&self, id: LogId) {
-        if let Some(owned) = self.let_go(id) {
+        let held = self.held.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(owned) = held {
             owned.stop().await;
             owned.partition.log().close().await;
         }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::flush::Owned;
+use crate::follow::follow;
 use crate::leftover;
 use crate::open::{self, Opened};
 use crate::partition::{Claimed, Pushed};
@@ -182,6 +183,9 @@ impl Tenure<'_> {
     async fn serve(&self, stop: &CancellationToken, valid: watch::Receiver<Duration>) -> Result<(), Error> {
         let Self { shared, leased, partition, lease, .. } = self;
         let owned = shared.hold(self.open().await?.accepting_until(valid));
+        if shared.deps.logs.are_shared() {
+            owned.tasks().spawn("follow", follow(Arc::clone(shared), Arc::clone(&owned)));
+        }
         tracing::info!(partition = partition.0, fence = lease.fence, "partition owned");
         let mut wanted = leased.wanted.clone();
         tokio::select! {
@@ -214,7 +218,10 @@ impl Tenure<'_> {
             leftover::seal(shared, owned).await?;
         }
         self.release().await;
-        shared.retire(owned.log_id());
+        if shared.deps.logs.are_shared() {
+            owned.partition.log().close().await;
+        }
+        shared.retire(owned);
         tracing::info!(partition = self.partition.0, fence = self.lease.fence, "partition handed over");
         Ok(())
     }

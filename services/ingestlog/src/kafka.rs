@@ -26,6 +26,8 @@ pub mod producer;
 
 pub mod log;
 
+pub mod logs;
+
 mod client;
 
 mod cursor;
@@ -43,6 +45,7 @@ use cambium_model::block::{LogId, Partition};
 
 pub use config::Config;
 pub use log::KafkaLog;
+pub use logs::KafkaLogs;
 pub use metrics::KafkaMetrics;
 pub use producer::KafkaProducer;
 pub use topic::ensure_topic;

@@ -12,6 +12,8 @@ use cambium_model::block::{LogId, Offset};
 use cambium_model::tenant::Tenant;
 use cambium_runtime::error::{HasKind, Kind};
 
+pub mod remote;
+
 /// Whoever holds heads.
 #[async_trait]
 pub trait Heads: Send + Sync {

@@ -6,14 +6,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use cambium_cluster::Ring;
+use cambium_cluster::node::Role;
+use cambium_cluster::pages::{MemberlistPage, RingPage};
 use cambium_model::tenant::TenantId;
 use cambium_model::time::SECOND_NS;
 use cambium_runtime::error::{ApiError, Kind};
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::backup;
@@ -29,6 +32,8 @@ pub fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Doors>)> {
         ("GET", "/config", get(config)),
         ("GET", "/runtime_config", get(runtime_config)),
         ("GET", "/services", get(services)),
+        ("GET", "/memberlist", get(memberlist)),
+        ("GET", "/ring", get(ring)),
         ("GET", "/debug/pprof/profile", get(cpu_profile)),
         ("GET", "/debug/pprof/heap", get(heap_profile)),
         ("POST", "/api/v1/admin/backup", post(write_backup)),
@@ -133,12 +138,50 @@ async fn runtime_config(State(doors): State<Doors>) -> Response {
 }
 
 async fn services(State(doors): State<Doors>) -> impl IntoResponse {
-    let partitions: Vec<u32> = doors.ingester.partitions().iter().map(|partition| partition.0).collect();
-    success(json!({
-        "distributor": {"state": "running"},
-        "ingester": {"state": "running", "partitions": partitions},
-        "querier": {"state": "running"},
-    }))
+    let mut services = Map::new();
+    for role in doors.config.target.roles().iter() {
+        let mut service = json!({ "state": "running" });
+        if let (Role::Ingester, Some(ingester)) = (role, &doors.ingester) {
+            let partitions: Vec<u32> = ingester.partitions().iter().map(|partition| partition.0).collect();
+            service["partitions"] = json!(partitions);
+        }
+        services.insert(role.to_string(), service);
+    }
+    success(Value::Object(services))
+}
+
+/// What is asked of a process that does not do it.
+fn not_here(role: Role) -> ApiError {
+    ApiError::new(Kind::NotFound, format!("this process is no {role}"))
+}
+
+/// What is asked of a process that is in no cluster.
+fn no_cluster() -> ApiError {
+    ApiError::new(Kind::NotFound, "this process is in no cluster: cluster.enabled is false")
+}
+
+/// Who is in the cluster, as this node sees it.
+async fn memberlist(State(doors): State<Doors>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let place = doors.place.as_ref().ok_or_else(no_cluster)?;
+    let page = MemberlistPage::new(&place.view().borrow());
+    Ok(page_or_json(&headers, &page, MemberlistPage::html))
+}
+
+/// Which node should own which partition, as this node sees it.
+async fn ring(State(doors): State<Doors>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let place = doors.place.as_ref().ok_or_else(no_cluster)?;
+    let view = Arc::clone(&place.view().borrow());
+    let page = RingPage::new(&view, &Ring::new(&view, place.partitions));
+    Ok(page_or_json(&headers, &page, RingPage::html))
+}
+
+/// A page for browsers, JSON for everybody else.
+fn page_or_json<P: Serialize>(headers: &HeaderMap, page: &P, html: impl FnOnce(&P) -> String) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    match accept.contains("text/html") {
+        true => Html(html(page)).into_response(),
+        false => success(json!(page)).into_response(),
+    }
 }
 
 /// How long to profile.
@@ -174,7 +217,8 @@ async fn heap_profile(State(doors): State<Doors>) -> Result<Response, ApiError> 
 }
 
 async fn flush(State(doors): State<Doors>) -> Result<impl IntoResponse, ApiError> {
-    let blocks = doors.ingester.flush().await?;
+    let ingester = doors.ingester.as_ref().ok_or_else(|| not_here(Role::Ingester))?;
+    let blocks = ingester.flush().await?;
     Ok(success(json!({ "blocks": blocks })))
 }
 
@@ -207,34 +251,33 @@ async fn list_blocks(
     State(doors): State<Doors>,
     Query(filter): Query<BlockFilter>,
 ) -> Result<Response, ApiError> {
-    let blocks = inventory::blocks(&doors.querier.deps().catalogue, &filter).await?;
+    let blocks = inventory::blocks(&doors.catalogue, &filter).await?;
     Ok(success(json!(blocks)).into_response())
 }
 
 async fn list_tenants(State(doors): State<Doors>) -> Result<Response, ApiError> {
-    let deps = doors.querier.deps();
-    let tenants = inventory::tenants(&deps.catalogue, &deps.tenants).await?;
+    let tenants = inventory::tenants(&doors.catalogue, &doors.tenants).await?;
     Ok(success(json!(tenants)).into_response())
 }
 
 /// Creates a tenant, so that it has a number before it first writes.
 async fn create_tenant(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = TenantId::new(&id).map_err(|error| ApiError::new(Kind::Invalid, format!("tenant: {error}")))?;
-    doors.querier.deps().tenants.resolve_or_create(&id).await?;
+    doors.tenants.resolve_or_create(&id).await?;
     tenant_status(State(doors), Path(id.to_string())).await
 }
 
 /// Deletes a tenant: its profiles are out of sight at once, out of the blocks as they are next written.
 async fn delete_tenant(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = TenantId::new(&id).map_err(|error| ApiError::new(Kind::Invalid, format!("tenant: {error}")))?;
-    doors.querier.deps().tenants.retire(&id).await?;
+    doors.tenants.retire(&id).await?;
     tenant_status(State(doors), Path(id.to_string())).await
 }
 
 /// What there is and was of a tenant of this name.
 async fn tenant_status(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = TenantId::new(&id).map_err(|error| ApiError::new(Kind::Invalid, format!("tenant: {error}")))?;
-    let tenants = &doors.querier.deps().tenants;
+    let tenants = &doors.tenants;
     let active =
         tenants.resolve(&id).await?.map(|tenant| json!({ "number": tenant.number.0, "state": "active" }));
     let retired = tenants.retired().await?.into_iter().filter(|retired| retired.tenant.id == id);

@@ -11,20 +11,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cambium_blocks::cache::disk;
+use cambium_blocks::stores;
+use cambium_cluster::{peers, swim};
 use cambium_model::limits::{Overrides, TenantLimits};
 use cambium_runtime::quantity::{ByteSize, Span};
+use cambium_runtime::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 mod layers;
 
+mod target;
+
 pub use layers::{ConfigError, Setting, load, settings};
+pub use target::Target;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which roles to run. This build runs all of them in one process.
+    /// Which roles to run: `all`, or some of `distributor`, `ingester`, `querier` and `compactor`, separated by commas.
     pub target: Target,
+    /// This process among others.
+    pub cluster: Cluster,
     /// Where HTTP, gRPC and gRPC-web are served.
     pub listen: SocketAddr,
     /// Role-to-role services and, off loopback, the operate endpoints.
@@ -51,20 +59,14 @@ pub struct Config {
     pub querier: cambium_querier::Config,
     /// Merging blocks, and removing old ones.
     pub compactor: cambium_compactor::Config,
+    /// The log of acknowledged records.
+    pub ingest_log: IngestLog,
     /// The metadata store.
     pub metastore: Metastore,
     /// Reading blocks.
     pub blocks: Blocks,
     /// Cambium's profiles of itself.
     pub self_profiling: SelfProfiling,
-}
-
-/// Which roles a process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Target {
-    /// All of them, talking in process.
-    All,
 }
 
 /// How requests are told apart.
@@ -83,6 +85,41 @@ pub enum Auth {
 pub struct Internal {
     /// Its address.
     pub listen: SocketAddr,
+}
+
+/// This process among others. With `enabled: false` it is alone, and none of this applies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Whether there are others: the metadata store and the store of blocks are then those that all of them share.
+    pub enabled: bool,
+    /// This node's name, which no other has and which it keeps over restarts; the machine's where it is empty.
+    pub name: String,
+    /// What may fail together with this node: partitions are spread over zones.
+    pub zone: String,
+    /// The secret that all nodes have and nobody else; none only where everything stays on this machine.
+    pub key: Option<Secret>,
+    /// A file with it.
+    pub key_file: PathBuf,
+    /// This node's address for others' gossip, `ip` or `ip:port`; where it listens if that is empty.
+    pub advertise: String,
+    /// This node's address for others' calls, `host:port`; of the machine that gossips if that is empty.
+    pub advertise_internal: String,
+    /// Membership.
+    pub gossip: swim::Config,
+    /// Connections to others.
+    pub peers: peers::Config,
+}
+
+impl Cluster {
+    /// The secret; empty where there is none.
+    pub fn key(&self) -> std::io::Result<Secret> {
+        match &self.key {
+            Some(key) => Ok(key.clone()),
+            None if self.key_file.as_os_str().is_empty() => Ok(Secret::new("")),
+            None => Secret::read(&self.key_file),
+        }
+    }
 }
 
 /// How logs are written, to standard error.
@@ -105,20 +142,63 @@ pub enum LogFormat {
     Json,
 }
 
-/// The embedded metadata store.
+/// Where acknowledged records are until they are in blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IngestLogKind {
+    /// On the disk of the ingester that owns the partition: they survive its process.
+    #[default]
+    Local,
+    /// In Kafka: they survive a machine.
+    Kafka,
+}
+
+/// The log of acknowledged records.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestLog {
+    /// Where it is: `local` or `kafka`.
+    pub kind: IngestLogKind,
+    /// How to reach Kafka.
+    #[cfg(feature = "cluster")]
+    pub kafka: cambium_ingestlog::kafka::Config,
+}
+
+/// Where metadata are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetastoreKind {
+    /// In a file of the data folder, which one process can open.
+    #[default]
+    Redb,
+    /// In a TiKV cluster.
+    Tikv,
+}
+
+/// The metadata store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metastore {
+    /// Which: `redb` or `tikv`.
+    pub kind: MetastoreKind,
+    /// How to reach TiKV.
+    #[cfg(feature = "cluster")]
+    pub tikv: cambium_metastore::kv::tikv::Config,
     /// Pages of the store kept in memory.
     pub cache_bytes: ByteSize,
     /// Names of locations kept in memory.
     pub symbols_cache_bytes: ByteSize,
 }
 
-/// Reading blocks.
+/// Blocks: where they are, and what is kept of them here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Blocks {
+    /// Where they are: a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`; empty for `blocks`
+    /// in `data_dir`.
+    pub store: String,
+    /// How to reach a store that is no folder.
+    pub remote: stores::Config,
     /// Sections of blocks kept in memory, as fetched and decoded.
     pub cache_bytes: ByteSize,
     /// Fetched bytes of blocks kept on a disk besides, which pays where the store is farther than that; 0 for none, else
@@ -145,7 +225,8 @@ pub struct SelfProfiling {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            target: Target::All,
+            target: Target::all(),
+            cluster: Cluster::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 4040)),
             internal: Internal::default(),
             auth: Auth::None,
@@ -159,6 +240,7 @@ impl Default for Config {
             ingester: cambium_ingester::Config::default(),
             querier: cambium_querier::Config::default(),
             compactor: cambium_compactor::Config::default(),
+            ingest_log: IngestLog::default(),
             metastore: Metastore::default(),
             blocks: Blocks::default(),
             self_profiling: SelfProfiling::default(),
@@ -180,13 +262,21 @@ impl Default for Log {
 
 impl Default for Metastore {
     fn default() -> Self {
-        Self { cache_bytes: ByteSize(16 << 20), symbols_cache_bytes: ByteSize(64 << 20) }
+        Self {
+            kind: MetastoreKind::default(),
+            #[cfg(feature = "cluster")]
+            tikv: Default::default(),
+            cache_bytes: ByteSize(16 << 20),
+            symbols_cache_bytes: ByteSize(64 << 20),
+        }
     }
 }
 
 impl Default for Blocks {
     fn default() -> Self {
         Self {
+            store: String::new(),
+            remote: stores::Config::default(),
             cache_bytes: ByteSize(128 << 20),
             disk_cache_bytes: ByteSize(0),
             disk_cache_dir: PathBuf::new(),
@@ -219,12 +309,10 @@ impl Config {
                 ),
             );
         }
-        if !self.internal.listen.ip().is_loopback() {
-            return problem(
-                "internal.listen",
-                "must be a loopback address: this build has no credentials between roles".to_owned(),
-            );
+        if !self.internal.listen.ip().is_loopback() && !self.cluster.enabled {
+            return problem("internal.listen", "must be a loopback address: there is no cluster".to_owned());
         }
+        self.check_cluster()?;
         if self.partitions == 0 || self.partitions > 1_024 {
             return problem("partitions", format!("{} is not between 1 and 1024", self.partitions));
         }
@@ -244,6 +332,54 @@ impl Config {
         }
         if !(1..=1_000).contains(&self.self_profiling.frequency) {
             return problem("self_profiling.frequency", "must be between 1 and 1000 Hz".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Alone a process does everything on its own disk; with others it shares what all of them must agree on.
+    fn check_cluster(&self) -> Result<(), ConfigError> {
+        let problem = |key: &str, message: &str| {
+            Err(ConfigError::Value { key: key.to_owned(), message: message.to_owned() })
+        };
+        if !self.cluster.enabled && self.target != Target::all() {
+            return problem(
+                "target",
+                "a process that does not do everything needs others: set cluster.enabled",
+            );
+        }
+        if self.cluster.enabled && self.metastore.kind == MetastoreKind::Redb {
+            return problem("metastore.kind", "redb is for one process: a cluster needs tikv");
+        }
+        if self.cluster.enabled && self.blocks.store.is_empty() {
+            return problem("blocks.store", "must name the store that all nodes of the cluster share");
+        }
+        if self.metastore.kind == MetastoreKind::Tikv && !cfg!(feature = "cluster") {
+            return problem(
+                "metastore.kind",
+                "this build has no client of TiKV: build with --features cluster",
+            );
+        }
+        if self.ingest_log.kind == IngestLogKind::Kafka && !cfg!(feature = "cluster") {
+            return problem(
+                "ingest_log.kind",
+                "this build has no client of Kafka: build with --features cluster",
+            );
+        }
+        if self.ingest_log.kind == IngestLogKind::Kafka && !self.cluster.enabled {
+            return problem(
+                "ingest_log.kind",
+                "a process that is alone has its log on its own disk: set cluster.enabled",
+            );
+        }
+        let key = self.cluster.key().map_err(|error| ConfigError::Value {
+            key: "cluster.key_file".to_owned(),
+            message: error.to_string(),
+        })?;
+        if !self.internal.listen.ip().is_loopback() && key.expose().trim().is_empty() {
+            return problem(
+                "cluster.key",
+                "must be set where the internal port is reachable from other machines",
+            );
         }
         Ok(())
     }

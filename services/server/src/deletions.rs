@@ -82,7 +82,7 @@ async fn list(
     let Some(tenant) = tenant(&doors, &identity, Access::Read).await? else {
         return Ok(success(Vec::new()));
     };
-    let view = doors.querier.deps().catalogue.view(&tenant, TimeRange::ALL).await?;
+    let view = doors.catalogue.view(&tenant, TimeRange::ALL).await?;
     let datasets: Vec<_> = view.blocks.iter().filter_map(|block| block.dataset(&tenant)).collect();
     let listed = view.deletions.iter().map(|recorded| Listed {
         id: recorded.id,
@@ -140,7 +140,7 @@ async fn create(
     if let Some(tenant) = tenant(&doors, &identity, Access::Write).await? {
         for selector in selectors {
             let deletion = Deletion { selector, range: TimeRange { start_ns, end_ns } };
-            let catalogue = &doors.querier.deps().catalogue;
+            let catalogue = &doors.catalogue;
             ids.push(catalogue.delete(tenant.number, &deletion, now_ns).await?);
         }
     }
@@ -161,7 +161,7 @@ async fn cancel(
     Path(id): Path<u64>,
 ) -> Result<Json<Answer<Created>>, ApiError> {
     if let Some(tenant) = tenant(&doors, &identity, Access::Write).await? {
-        doors.querier.deps().catalogue.forget_deletion(tenant.number, id).await?;
+        doors.catalogue.forget_deletion(tenant.number, id).await?;
     }
     Ok(success(Created { ids: vec![id] }))
 }
@@ -169,7 +169,7 @@ async fn cancel(
 /// The caller's tenant; none where it has never written.
 async fn tenant(doors: &Doors, identity: &Identity, needed: Access) -> Result<Option<Tenant>, ApiError> {
     let id = identity.require(needed)?;
-    Ok(doors.querier.deps().tenants.resolve(id).await?)
+    Ok(doors.tenants.resolve(id).await?)
 }
 
 fn invalid(message: impl Into<String>) -> ApiError {

@@ -25,6 +25,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cambium_metastore::kv::KvStore;
+use cambium_metastore::{Catalogue, Tenants};
 use cambium_model::limits::Overrides;
 use cambium_runtime::clock::Clock;
 use cambium_runtime::error::{ApiError, Kind};
@@ -39,6 +40,7 @@ use listener::Deadlines;
 
 use crate::Config;
 use crate::admin;
+use crate::cluster::Place;
 use crate::config::Auth;
 use crate::deletions;
 use crate::self_profile::SelfProfiler;
@@ -56,12 +58,18 @@ pub struct Doors {
     pub metrics: Metrics,
     /// The limits in force.
     pub limits: watch::Receiver<Arc<Overrides>>,
-    /// Takes profiles.
-    pub distributor: cambium_distributor::Handle,
-    /// Answers queries.
-    pub querier: cambium_querier::Querier,
-    /// Flushes on request.
-    pub ingester: cambium_ingester::Handle,
+    /// The block catalogue.
+    pub catalogue: Arc<Catalogue>,
+    /// The tenants.
+    pub tenants: Arc<Tenants>,
+    /// Takes profiles, where this process does.
+    pub distributor: Option<cambium_distributor::Handle>,
+    /// Answers queries, where this process does.
+    pub querier: Option<cambium_querier::Querier>,
+    /// Holds heads, where this process does.
+    pub ingester: Option<cambium_ingester::Handle>,
+    /// This process among others, in a cluster.
+    pub place: Option<Place>,
     /// Profiles this process on request.
     pub self_profiler: SelfProfiler,
     /// Asks the process to stop.
@@ -77,21 +85,33 @@ pub struct Listeners {
     pub internal: SocketAddr,
 }
 
+/// Both doors, before anything is behind them: others are told where they are.
+pub struct Sockets {
+    public: TcpListener,
+    internal: TcpListener,
+    /// Where they are.
+    pub at: Listeners,
+}
+
+/// Takes the addresses of both doors.
+pub async fn bind_all(config: &Config) -> anyhow::Result<Sockets> {
+    let (public, internal) = (bind(config.listen).await?, bind(config.internal.listen).await?);
+    let at = Listeners { public: public.local_addr()?, internal: internal.local_addr()? };
+    Ok(Sockets { public, internal, at })
+}
+
 /// Opens both doors.
-pub async fn listen(doors: Doors, tasks: &Tasks) -> anyhow::Result<Listeners> {
-    let public = bind(doors.config.listen).await?;
-    let internal = bind(doors.config.internal.listen).await?;
-    let listeners = Listeners { public: public.local_addr()?, internal: internal.local_addr()? };
-    let operators = admin::router(&doors).merge(admin::open_router(&doors));
+pub fn listen(doors: &Doors, sockets: Sockets, tasks: &Tasks) {
+    let Sockets { public, internal, .. } = sockets;
+    let operators = admin::router(doors).merge(admin::open_router(doors)).merge(grpc::of_nodes(doors));
     let deadline = BodyDeadline { silence_max: BODY_SILENCE_MAX, clock: Arc::clone(&doors.clock) };
     for (name, socket, router) in
-        [("public", public, public_router(&doors)), ("internal", internal, operators)]
+        [("public", public, public_router(doors)), ("internal", internal, operators)]
     {
         let router = router.layer(middleware::from_fn_with_state(deadline.clone(), deadline::limit_silence));
         let shutdown = tasks.shutdown_signal();
         tasks.spawn(name, listener::serve(socket, router, Deadlines::default(), shutdown));
     }
-    Ok(listeners)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -105,8 +125,11 @@ pub fn public_router(doors: &Doors) -> Router {
         Auth::Header => Arc::new(HeaderAuth),
     };
     let grpc = grpc::services(doors);
-    let of_tenants = cambium_distributor::http::router(doors.distributor.clone())
-        .merge(cambium_querier::api::router(doors.querier.clone()))
+    let pushes = doors.distributor.clone().map(cambium_distributor::http::router);
+    let queries = doors.querier.clone().map(cambium_querier::api::router);
+    let of_tenants = pushes
+        .unwrap_or_default()
+        .merge(queries.unwrap_or_default())
         .merge(admin::status_router(doors))
         .merge(deletions::router(doors))
         .merge(grpc.of_tenants)

@@ -15,6 +15,8 @@ pub mod config;
 
 pub mod wiring;
 
+pub mod cluster;
+
 pub mod http;
 
 pub mod admin;

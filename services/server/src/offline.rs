@@ -18,7 +18,7 @@ use cambium_runtime::metrics::Metrics;
 use object_store::ObjectStore;
 
 use crate::Config;
-use crate::wiring::{open_metastore, open_symbols};
+use crate::wiring::{open_redb, open_symbols};
 
 /// The folder's stores, opened. While this lives no server can start on it.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Offline {
         let metastore: Arc<dyn KvStore> = match absent {
             Absent::Pretend if !path.exists() => Arc::new(MemoryStore::new()),
             Absent::Refuse if !path.exists() => anyhow::bail!("there is no {}", path.display()),
-            _ => open_metastore(config).await?,
+            _ => open_redb(config).await?,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let blocks = config.data_dir.join("blocks");

@@ -2,42 +2,44 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use async_trait::async_trait;
-use bytes::Bytes;
 use cambium_blocks::cache::Cache;
-use cambium_blocks::cache::disk::Disk;
-use cambium_blocks::guarded::{Bounds, Guarded};
-use cambium_blocks::local::DurableLocal;
-use cambium_blocks::source::Source;
-use cambium_distributor::sink::{Ack, Sink, SinkError};
-use cambium_ingester::Tenures;
-use cambium_ingestlog::local;
-use cambium_ingestlog::local::disk::SystemDisk;
-use cambium_ingestlog::logs::LocalLogs;
-use cambium_metastore::catalogue::OpenLog;
+use cambium_cluster::node::{NodeState, Role};
+use cambium_distributor::sink::Sink;
+use cambium_distributor::sink::owners::OwnersKnown;
+use cambium_distributor::sink::ring::{self, RingSink};
+use cambium_ingester::claims::PeerClaims;
+use cambium_ingester::{Leased, Tenures};
+use cambium_ingestlog::Logs;
 use cambium_metastore::kv::KvStore;
-use cambium_metastore::kv::redb::RedbStore;
-use cambium_metastore::{Catalogue, Leases, Symbols, Tenants};
-use cambium_model::block::{LogId, Offset, Partition};
+use cambium_metastore::{Catalogue, Leases, Owners, Symbols, Tenants};
 use cambium_model::limits::Overrides;
-use cambium_model::tenant::Tenant;
-use cambium_querier::heads::{Found, HeadsError};
+use cambium_querier::heads::remote::{self, RemoteHeads};
 use cambium_querier::{Heads, Querier};
 use cambium_runtime::clock::Clock;
 use cambium_runtime::metrics::Metrics;
 use cambium_runtime::tasks::Tasks;
 use object_store::ObjectStore;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::Config;
+use crate::cluster::Place;
 use crate::crash;
 use crate::http;
+use crate::http::Listeners;
 use crate::self_profile::SelfProfiler;
+
+mod local;
+
+mod stores;
+
+use local::{LocalHeads, LocalSink};
+use stores::{create_folder, open_cache, open_logs, open_metastore, open_store};
+pub(crate) use stores::{open_redb, open_symbols};
 
 /// How often the file of overrides is looked at.
 const OVERRIDES_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,8 +51,9 @@ pub struct Running {
     stop: watch::Sender<bool>,
     address: SocketAddr,
     internal_address: SocketAddr,
-    ingester: tokio::task::JoinHandle<Result<(), cambium_ingester::Error>>,
+    ingester: Option<JoinHandle<Result<(), cambium_ingester::Error>>>,
     cache: Arc<Cache>,
+    place: Option<Place>,
     _metastore: Arc<dyn KvStore>,
 }
 
@@ -66,71 +69,139 @@ struct Shared {
     metastore: Arc<dyn KvStore>,
     catalogue: Arc<Catalogue>,
     symbols: Arc<Symbols>,
+    /// This process' name in leases and in the catalogue.
+    node: String,
+    /// This process among others.
+    place: Option<Place>,
+    logs: Arc<dyn Logs>,
+    /// Where distributors write, if not to the owners of partitions.
+    shared_sink: Option<Arc<dyn Sink>>,
+    tasks: Tasks,
+}
+
+/// The roles of this process, before they run.
+struct Roles {
+    distributor: Option<cambium_distributor::Service>,
+    ingester: Option<cambium_ingester::Service>,
+    querier: Option<Querier>,
+    compactor: Option<cambium_compactor::Service>,
+    self_profiler: SelfProfiler,
+}
+
+impl Roles {
+    async fn build(shared: &Shared) -> anyhow::Result<Self> {
+        let target = shared.config.target;
+        let ingester = match target.has(Role::Ingester) {
+            true => Some(ingester(shared).await?),
+            false => None,
+        };
+        let handle = ingester.as_ref().map(cambium_ingester::Service::handle);
+        let distributor = match target.has(Role::Distributor) {
+            true => Some(distributor(shared, handle.clone())?),
+            false => None,
+        };
+        let compactor = match target.has(Role::Compactor) {
+            true => Some(compactor(shared)?),
+            false => None,
+        };
+        let querier = target.has(Role::Querier).then(|| querier(shared, handle));
+        let (settings, clock) = (&shared.config.self_profiling, Arc::clone(&shared.clock));
+        let self_profiler = SelfProfiler::new(settings, clock, &shared.metrics);
+        Ok(Self { distributor, ingester, querier, compactor, self_profiler })
+    }
+
+    /// What the doors lead to.
+    fn doors(&self, shared: &Shared, stop: &watch::Sender<bool>) -> http::Doors {
+        http::Doors {
+            config: shared.config.clone(),
+            clock: Arc::clone(&shared.clock),
+            metastore: Arc::clone(&shared.metastore),
+            metrics: shared.metrics.clone(),
+            limits: shared.limits.clone(),
+            catalogue: Arc::clone(&shared.catalogue),
+            tenants: Arc::clone(&shared.tenants),
+            distributor: self.distributor.as_ref().map(cambium_distributor::Service::handle),
+            querier: self.querier.clone(),
+            ingester: self.ingester.as_ref().map(cambium_ingester::Service::handle),
+            place: shared.place.clone(),
+            self_profiler: self.self_profiler.clone(),
+            stop: stop.clone(),
+        }
+    }
+
+    /// Runs them until they are stopped; the ingester's end is the caller's to wait for.
+    fn run(
+        self,
+        shared: &Shared,
+        doors: &http::Doors,
+        stopped: watch::Receiver<bool>,
+    ) -> Option<JoinHandle<Result<(), cambium_ingester::Error>>> {
+        let tasks = &shared.tasks;
+        if let Some(distributor) = self.distributor {
+            tasks.spawn("distributor", distributor.run(wait(stopped.clone())));
+        }
+        if let Some(compactor) = self.compactor {
+            tasks.spawn("compactor", compactor.run(wait(stopped.clone())));
+        }
+        let profiling = &shared.config.self_profiling;
+        if let Some(distributor) = doors.distributor.clone().filter(|_| profiling.enabled) {
+            self.self_profiler.spawn(profiling, distributor, tasks);
+        }
+        self.ingester.map(|ingester| tasks.spawn("ingester", ingester.run(wait(stopped))))
+    }
 }
 
 impl Running {
-    /// Opens the data folder, replays the log, builds every role and listens.
+    /// Opens the stores, replays logs, builds every role of this process and listens.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = crash::clock().map_err(anyhow::Error::msg)?;
         let tasks = Tasks::new();
         let (stop, stopped) = watch::channel(false);
         let limits = watch_overrides(&config, &clock, &tasks)?;
-        let metastore = open_metastore(&config).await?;
         let metrics = Metrics::new();
-        let folder = config.data_dir.join("blocks");
-        let folder = Arc::new(DurableLocal::open(&folder).context("open the folder of blocks")?);
-        // Whoever has the metadata store open is the only one that puts blocks here.
-        let unfinished = folder.remove_unfinished().context("tidy the folder of blocks")?;
-        if unfinished > 0 {
-            tracing::info!(unfinished, "removed objects that a crash had interrupted");
-        }
+        create_folder(&config.data_dir)?;
+        let metastore = open_metastore(&config, &clock, &metrics).await?;
+        let sockets = http::bind_all(&config).await?;
+        let Listeners { public, internal } = sockets.at;
+        let place = match config.cluster.enabled {
+            true => Some(Place::join(&config, sockets.at.internal, &clock, &metrics, &tasks).await?),
+            false => None,
+        };
+        let (logs, shared_sink) = open_logs(&config, &clock, &metrics).await?;
         let shared = Shared {
             clock: Arc::clone(&clock),
-            store: Arc::new(Guarded::new(folder, Bounds::LOCAL, Arc::clone(&clock), &metrics)),
+            logs,
+            shared_sink,
+            store: open_store(&config, &clock, &metrics).await?,
             limits,
             cache: Arc::new(open_cache(&config, &metrics).await),
             tenants: Arc::new(Tenants::new(Arc::clone(&metastore), Arc::clone(&clock))),
             catalogue: Arc::new(Catalogue::new(Arc::clone(&metastore))),
             symbols: Arc::new(open_symbols(&config, &metastore, &clock, &metrics)),
+            node: place.as_ref().map_or_else(|| config.listen.to_string(), |place| place.name.to_string()),
+            tasks: tasks.clone(),
+            place,
             metastore,
             metrics,
             config,
         };
         fix_partitions(&shared).await?;
-        let ingester = ingester(&shared).await?;
-        let ingester_handle = ingester.handle();
-        let distributor_service = distributor(&shared, ingester_handle.clone())?;
-        let distributor = distributor_service.handle();
-        let querier = querier(&shared, ingester_handle.clone());
-        let profiling = &shared.config.self_profiling;
-        let self_profiler = SelfProfiler::new(profiling, Arc::clone(&clock), &shared.metrics);
-        let doors = http::Doors {
-            config: shared.config.clone(),
-            clock: Arc::clone(&clock),
-            metastore: Arc::clone(&shared.metastore),
-            metrics: shared.metrics.clone(),
-            limits: shared.limits.clone(),
-            distributor: distributor.clone(),
-            querier,
-            ingester: ingester_handle,
-            self_profiler: self_profiler.clone(),
-            stop: stop.clone(),
-        };
-        let listeners = http::listen(doors, &tasks).await?;
-        tasks.spawn("distributor", distributor_service.run(wait(stopped.clone())));
-        tasks.spawn("compactor", compactor(&shared)?.run(wait(stopped.clone())));
-        let ingester = tasks.spawn("ingester", ingester.run(wait(stopped)));
-        if profiling.enabled {
-            self_profiler.spawn(profiling, distributor, &tasks);
+        let roles = Roles::build(&shared).await?;
+        let doors = roles.doors(&shared, &stop);
+        http::listen(&doors, sockets, &tasks);
+        if let Some(place) = &shared.place {
+            place.membership.set_state(NodeState::Active).await.context("join the cluster")?;
         }
-        tracing::info!(address = %listeners.public, internal = %listeners.internal, "ready");
+        let ingester = roles.run(&shared, &doors, stopped);
+        tracing::info!(address = %public, internal = %internal, node = shared.node, "ready");
         Ok(Self {
             tasks,
             stop,
-            address: listeners.public,
-            internal_address: listeners.internal,
+            address: public,
+            internal_address: internal,
             ingester,
             cache: shared.cache,
+            place: shared.place,
             _metastore: shared.metastore,
         })
     }
@@ -152,8 +223,22 @@ impl Running {
 
     /// Stops in the order of the flow: no new requests, heads flushed, logs closed.
     pub async fn stop(self) -> anyhow::Result<()> {
+        if let Some(place) = &self.place {
+            // Others take over what this node owns while it still answers.
+            if let Err(error) = place.membership.set_state(NodeState::Leaving).await {
+                tracing::warn!(%error, "others do not know that this node leaves");
+            }
+        }
         self.stop.send_replace(true);
-        let flushed = self.ingester.await.context("the ingester's task failed")?;
+        let flushed = match self.ingester {
+            Some(ingester) => ingester.await.context("the ingester's task failed")?,
+            None => Ok(()),
+        };
+        if let Some(place) = &self.place
+            && let Err(error) = place.membership.leave().await
+        {
+            tracing::warn!(%error, "left without a goodbye");
+        }
         self.tasks.shut_down().await;
         self.cache.close().await;
         flushed.context("flush at shutdown: what is not in a block is in the log and will be replayed")
@@ -206,39 +291,6 @@ fn watch_overrides(
     Ok(receiver)
 }
 
-pub(crate) async fn open_metastore(config: &Config) -> anyhow::Result<Arc<dyn KvStore>> {
-    create_folder(&config.data_dir)?;
-    let path = config.data_dir.join("metastore.redb");
-    let cache_bytes = usize::try_from(config.metastore.cache_bytes.0).unwrap_or(usize::MAX);
-    let opening = tokio::task::spawn_blocking(move || RedbStore::open(&path, cache_bytes));
-    Ok(Arc::new(opening.await?.context("open the metastore")?))
-}
-
-pub(crate) fn open_symbols(
-    config: &Config,
-    metastore: &Arc<dyn KvStore>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> Symbols {
-    let settings = cambium_metastore::symbols::Config { cache_bytes: config.metastore.symbols_cache_bytes.0 };
-    Symbols::new(Arc::clone(metastore), Arc::clone(clock), &settings, metrics)
-}
-
-async fn open_cache(config: &Config, metrics: &Metrics) -> Cache {
-    let settings = &config.blocks;
-    let cache = Cache::new(settings.cache_bytes.0, metrics);
-    let default = config.data_dir.join("cache");
-    let folder = Some(&settings.disk_cache_dir).filter(|folder| !folder.as_os_str().is_empty());
-    match settings.disk_cache_bytes.0 {
-        0 => cache,
-        bytes => cache.with_disk(Disk::open(folder.unwrap_or(&default), bytes, metrics).await),
-    }
-}
-
-fn create_folder(path: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))
-}
-
 /// The number of partitions, which was fixed when the store was new.
 async fn fix_partitions(shared: &Shared) -> anyhow::Result<()> {
     let configured = shared.config.partitions;
@@ -251,13 +303,25 @@ async fn fix_partitions(shared: &Shared) -> anyhow::Result<()> {
 }
 
 async fn ingester(shared: &Shared) -> anyhow::Result<cambium_ingester::Service> {
-    let folder = shared.config.data_dir.join("log");
-    create_folder(&folder)?;
-    let log = local::Deps { clock: Arc::clone(&shared.clock), disk: Arc::new(SystemDisk) };
+    let partitions = shared.config.partitions;
+    let tenures = match &shared.place {
+        None => Tenures::Alone { partitions },
+        Some(place) => Tenures::Leased(Leased {
+            partitions,
+            owners: Arc::new(owners(shared)),
+            wanted: place.wanted(&shared.tasks),
+            claims: Arc::new(PeerClaims {
+                view: place.view(),
+                peers: Arc::clone(&place.peers),
+                sender: place.sender.clone(),
+                clock: Arc::clone(&shared.clock),
+            }),
+        }),
+    };
     let deps = cambium_ingester::Deps {
-        logs: Arc::new(LocalLogs::new(local::Config::new(&folder), log)),
-        tenures: Tenures::Alone { partitions: shared.config.partitions },
-        node: shared.config.listen.to_string(),
+        logs: shared.logs.clone(),
+        tenures,
+        node: shared.node.clone(),
         catalogue: Arc::clone(&shared.catalogue),
         store: Arc::clone(&shared.store),
         cache: Arc::clone(&shared.cache),
@@ -268,18 +332,40 @@ async fn ingester(shared: &Shared) -> anyhow::Result<cambium_ingester::Service> 
     cambium_ingester::Service::open(shared.config.ingester.clone(), deps).await.context("replay the log")
 }
 
+/// The leases on partitions, as this node.
+fn owners(shared: &Shared) -> Owners {
+    Owners::new(Arc::clone(&shared.metastore), Arc::clone(&shared.clock), shared.node.clone())
+}
+
 fn distributor(
     shared: &Shared,
-    ingester: cambium_ingester::Handle,
+    ingester: Option<cambium_ingester::Handle>,
 ) -> anyhow::Result<cambium_distributor::Service> {
     let partitions =
         NonZeroU32::new(shared.config.partitions).context("partitions: 0 is not a number of partitions")?;
+    let active_series = match &ingester {
+        Some(ingester) => ingester.active_series(),
+        None => watch::channel(Arc::default()).1,
+    };
+    let local = ingester.map(|ingester| Arc::new(LocalSink(ingester)) as Arc<dyn Sink>);
+    let sink: Arc<dyn Sink> = match (&shared.shared_sink, &shared.place) {
+        (Some(sink), _) => Arc::clone(sink),
+        (None, None) => local.context("target: a distributor that is alone needs an ingester")?,
+        (None, Some(place)) => Arc::new(RingSink::new(ring::Deps {
+            owners: OwnersKnown::follow(Arc::new(owners(shared)), Arc::clone(&shared.clock), &shared.tasks),
+            view: place.view(),
+            peers: Arc::clone(&place.peers),
+            sender: place.sender.clone(),
+            local,
+            clock: Arc::clone(&shared.clock),
+        })),
+    };
     let deps = cambium_distributor::Deps {
         tenants: Arc::clone(&shared.tenants),
         symbols: Arc::clone(&shared.symbols),
         partitions,
-        active_series: ingester.active_series(),
-        sink: Arc::new(LocalSink(ingester)),
+        active_series,
+        sink,
         limits: shared.limits.clone(),
         clock: Arc::clone(&shared.clock),
         metrics: shared.metrics.clone(),
@@ -287,14 +373,27 @@ fn distributor(
     Ok(cambium_distributor::Service::new(shared.config.distributor.clone(), deps))
 }
 
-fn querier(shared: &Shared, ingester: cambium_ingester::Handle) -> Querier {
+fn querier(shared: &Shared, ingester: Option<cambium_ingester::Handle>) -> Querier {
+    let local = ingester.map(|ingester| Arc::new(LocalHeads(ingester)) as Arc<dyn Heads>);
+    let heads: Arc<dyn Heads> = match (&shared.place, local) {
+        (None, local) => local.expect("a querier that is alone has an ingester: the target is all"),
+        (Some(place), local) => Arc::new(RemoteHeads::new(remote::Deps {
+            view: place.view(),
+            peers: Arc::clone(&place.peers),
+            sender: place.sender.clone(),
+            local,
+            query_timeout: shared.config.querier.timeout.0,
+            clock: Arc::clone(&shared.clock),
+            tasks: shared.tasks.clone(),
+        })),
+    };
     let deps = cambium_querier::Deps {
         catalogue: Arc::clone(&shared.catalogue),
         tenants: Arc::clone(&shared.tenants),
         symbols: Arc::clone(&shared.symbols),
         store: Arc::clone(&shared.store),
         cache: Arc::clone(&shared.cache),
-        heads: Arc::new(LocalHeads(ingester)),
+        heads,
         limits: shared.limits.clone(),
         clock: Arc::clone(&shared.clock),
         metrics: shared.metrics.clone(),
@@ -305,7 +404,7 @@ fn querier(shared: &Shared, ingester: cambium_ingester::Handle) -> Querier {
 fn compactor(shared: &Shared) -> anyhow::Result<cambium_compactor::Service> {
     let scratch = shared.config.data_dir.join("scratch");
     create_folder(&scratch)?;
-    let holder = shared.config.listen.to_string();
+    let holder = shared.node.clone();
     let deps = cambium_compactor::Deps {
         catalogue: Arc::clone(&shared.catalogue),
         tenants: Arc::clone(&shared.tenants),
@@ -317,39 +416,4 @@ fn compactor(shared: &Shared) -> anyhow::Result<cambium_compactor::Service> {
         metrics: shared.metrics.clone(),
     };
     Ok(cambium_compactor::Service::new(shared.config.compactor.clone(), deps))
-}
-
-/// The ingester of this very process as the distributor's sink.
-#[derive(Debug)]
-struct LocalSink(cambium_ingester::Handle);
-
-#[async_trait]
-impl Sink for LocalSink {
-    async fn write(&self, partition: Partition, record: Bytes) -> Result<Ack, SinkError> {
-        let ack = self.0.write(partition, record).await.map_err(|error| SinkError::new(partition, error))?;
-        Ok(Ack { duplicate: ack.applied == 0 })
-    }
-}
-
-/// The ingester of this very process as the querier's heads.
-#[derive(Debug)]
-struct LocalHeads(cambium_ingester::Handle);
-
-#[async_trait]
-impl Heads for LocalHeads {
-    async fn heads(&self, tenant: &Tenant, logs: &[OpenLog]) -> Result<Found, HeadsError> {
-        let from: Vec<(LogId, Offset)> = logs.iter().map(|open| (open.log, open.next)).collect();
-        match self.0.heads(tenant.number, &from) {
-            Ok(heads) => {
-                let is_missing = |open: &&OpenLog| heads.missing.contains(&open.log);
-                let missing = logs.iter().filter(is_missing).cloned().collect();
-                let found = heads.found.into_iter().map(|(_, head)| Arc::new(head) as Arc<dyn Source>);
-                Ok(Found { heads: found.collect(), missing })
-            }
-            Err(cambium_ingester::Error::SnapshotTooOld { log, offset }) => {
-                Err(HeadsError::SnapshotTooOld { log, committed: offset })
-            }
-            Err(other) => Err(HeadsError::Unavailable(other.to_string())),
-        }
-    }
 }

@@ -14,6 +14,8 @@ pub mod sandbox;
 
 pub mod http;
 
+pub mod cluster;
+
 pub mod process;
 
 pub mod soak;

@@ -100,6 +100,10 @@ impl IngesterService for Owner {
     type StackTreeStream = Messages<wire::Piece>;
     type SampleLabelsStream = Messages<wire::Piece>;
 
+    async fn claim(&self, _: Request<wire::ClaimRequest>) -> Result<Response<wire::ClaimResponse>, Status> {
+        unreachable!("sources claim nothing")
+    }
+
     async fn write(&self, _: Request<wire::WriteRequest>) -> Result<Response<wire::WriteResponse>, Status> {
         Err(Status::unimplemented("reads only"))
     }

@@ -315,8 +315,12 @@ fn what_nobody_wants_any_more_goes() {
 #[test]
 fn nothing_is_due_where_nothing_is() {
     assert_eq!(plan(START_NS, &Overrides::default(), &Everything::default()), []);
-    let log =
-        LogBlocks { log: LogId { partition: Partition(0), log: 0 }, next: Offset(0), open: None, blocks: Vec::new() };
+    let log = LogBlocks {
+        log: LogId { partition: Partition(0), log: 0 },
+        next: Offset(0),
+        open: None,
+        blocks: Vec::new(),
+    };
     let catalogue = Everything { logs: vec![log], ..Everything::default() };
     assert_eq!(plan(START_NS, &Overrides::default(), &catalogue), []);
 }

@@ -170,6 +170,18 @@ impl Catalogue {
     }
 }
 
+impl Everything {
+    /// Whether a log of an earlier tenure is open: its pushes may be those that later blocks hold.
+    pub fn has_leftovers(&self) -> bool {
+        let logs = self.logs.iter();
+        let open: Vec<LogId> = logs.filter_map(|log| log.open.as_ref().map(|open| open.log)).collect();
+        let later = |of: &LogId| {
+            self.logs.iter().any(|log| log.log.partition == of.partition && log.log.log > of.log)
+        };
+        open.iter().any(later)
+    }
+}
+
 impl Entries {
     /// Every log's blocks, as the snapshot has them.
     async fn logs(&self, snapshot: &dyn Snapshot) -> Result<Vec<LogBlocks>, Error> {

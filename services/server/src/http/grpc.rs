@@ -8,6 +8,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
+use tonic::service::interceptor::InterceptedService;
 use tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME as REFLECTION;
 use tonic_web::GrpcWebLayer;
 
@@ -47,11 +48,22 @@ impl Group {
     }
 }
 
+/// What other nodes of the cluster ask of this one: nothing where there are none.
+pub fn of_nodes(doors: &Doors) -> Router {
+    let (Some(place), Some(ingester)) = (&doors.place, &doors.ingester) else { return Router::new() };
+    let service = cambium_ingester::grpc::ingester_service(ingester.clone(), rand::random());
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(InterceptedService::new(service, place.credentials.guard()));
+    routes.routes().into_axum_router().reset_fallback()
+}
+
 /// Every service.
 pub fn services(doors: &Doors) -> Services {
     let mut of_tenants = Group::default();
-    of_tenants.add(cambium_distributor::grpc::ingest_service(doors.distributor.clone()));
-    of_tenants.add(cambium_distributor::grpc::profile_store_service(doors.distributor.clone()));
+    if let Some(distributor) = &doors.distributor {
+        of_tenants.add(cambium_distributor::grpc::ingest_service(distributor.clone()));
+        of_tenants.add(cambium_distributor::grpc::profile_store_service(distributor.clone()));
+    }
     let mut of_anyone = Group::default();
     let (_, health) = tonic_health::server::health_reporter();
     of_anyone.add(health);

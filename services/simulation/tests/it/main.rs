@@ -10,6 +10,8 @@ mod main_job;
 
 mod golden;
 
+mod cluster;
+
 mod compaction;
 
 mod deletion;

@@ -18,9 +18,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("blocks", &["runtime", "model", "proto"]),
     ("metastore", &["runtime", "model", "proto"]),
     // L3
-    ("distributor", &["runtime", "model", "proto", "ingestlog", "metastore"]),
-    ("ingester", &["runtime", "model", "proto", "ingestlog", "metastore", "blocks"]),
-    ("querier", &["runtime", "model", "proto", "metastore", "blocks"]),
+    ("distributor", &["runtime", "model", "proto", "cluster", "ingestlog", "metastore"]),
+    ("ingester", &["runtime", "model", "proto", "cluster", "ingestlog", "metastore", "blocks"]),
+    ("querier", &["runtime", "model", "proto", "cluster", "metastore", "blocks"]),
     ("compactor", &["runtime", "model", "metastore", "blocks"]),
     // L4
     (
@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "runtime",
             "model",
             "proto",
+            "cluster",
             "ingestlog",
             "metastore",
             "blocks",
@@ -55,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "compactor",
             "server",
             "loadtest",
+            "peers",
         ],
     ),
     ("peers", &["runtime"]),
