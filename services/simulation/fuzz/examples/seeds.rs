@@ -4,12 +4,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cambium_blocks::remote::labels::encode_label_sets;
+use cambium_blocks::remote::profiles::{encode_profiles, encode_samples};
+use cambium_blocks::remote::scans::{encode_sample_scan, encode_tree_scan};
+use cambium_blocks::remote::series::encode_series;
+use cambium_blocks::remote::stacks::encode_partial;
+use cambium_blocks::source::{Pick, SampleScan, TreeScan};
 use cambium_blocks::testing::{Shape, random_dataset, random_profiles, tenant};
 use cambium_blocks::writer::{Compression, encode};
+use cambium_blocks::{Dataset, Error, Source};
 use cambium_cluster::swim;
 use cambium_model::block::{LogId, LogRange, Offset, Partition};
+use cambium_model::time::TimeRange;
 use cambium_proto::pprof::Decompressor;
 use cambium_proto::record;
+use cambium_proto::wire::ingester::HeadRequest;
+use futures::TryStreamExt;
+use prost::Message;
 
 /// Golden profiles with one speciality each, none large.
 const PROFILES: [&str; 9] = [
@@ -65,6 +76,9 @@ fn main() {
         let block = encode(datasets, range, 3, 0, compression).expect("a small dataset can be encoded");
         write(&folder, "block", name, &block.bytes);
     }
+    for (kind, (name, message)) in (0..).zip(messages(&datasets[0])) {
+        write(&folder, "remote", name, &[&[kind], &message[..]].concat());
+    }
     for (index, query) in QUERIES.iter().enumerate() {
         write(&folder, "query", &format!("{index:02}.txt"), query.as_bytes());
     }
@@ -74,6 +88,30 @@ fn main() {
     for (length, message) in messages.into_iter().step_by(3) {
         write(&folder, "gossip", &format!("{length}.message"), &message);
     }
+}
+
+/// A message of every kind that the target knows, in its order.
+fn messages(dataset: &Dataset) -> [(&'static str, Vec<u8>); 7] {
+    let (rows, range) = (vec![0..dataset.series.len() as u32], TimeRange::ALL);
+    let sample_scan = SampleScan { rows: rows.clone(), range, at: None };
+    let tree_scan = TreeScan { rows: rows.clone(), range, pick: Pick::Mean(vec![1; dataset.series.len()]) };
+    let answers = async {
+        let samples: Vec<_> = dataset.samples(&sample_scan).await?.try_collect().await?;
+        Ok::<_, Error>((dataset.profiles(&rows, range).await?, samples, dataset.tree(&tree_scan).await?))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("nothing is needed");
+    let (profiles, samples, partial) = runtime.block_on(answers).expect("a dataset answers");
+    let samples = encode_samples(&samples[0]).next().expect("there are samples");
+    let head = HeadRequest { id: vec![7; 16].into(), tenant_number: 1 };
+    [
+        ("series", encode_series(&dataset.series).encode_to_vec()),
+        ("profiles", encode_profiles(profiles).encode_to_vec()),
+        ("samples", samples.encode_to_vec()),
+        ("partial-tree", encode_partial(&partial, false).encode_to_vec()),
+        ("label-sets", encode_label_sets(&dataset.label_sets).encode_to_vec()),
+        ("tree-request", encode_tree_scan(head.clone(), &tree_scan, false).encode_to_vec()),
+        ("samples-request", encode_sample_scan(head, &sample_scan).encode_to_vec()),
+    ]
 }
 
 fn write(folder: &Path, target: &str, name: &str, bytes: &[u8]) {
