@@ -11,6 +11,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use cambium_cluster::Ring;
 use cambium_cluster::node::Role;
 use cambium_cluster::pages::{MemberlistPage, RingPage};
+use cambium_model::block::LogId;
 use cambium_model::tenant::TenantId;
 use cambium_model::time::SECOND_NS;
 use cambium_runtime::error::{ApiError, Kind};
@@ -38,6 +39,8 @@ pub fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Doors>)> {
         ("GET", "/debug/pprof/heap", get(heap_profile)),
         ("POST", "/api/v1/admin/backup", post(write_backup)),
         ("GET", "/api/v1/admin/blocks", get(list_blocks)),
+        ("GET", "/api/v1/admin/logs", get(list_logs)),
+        ("DELETE", "/api/v1/admin/logs/{id}", delete(forget_log)),
         ("GET", "/api/v1/admin/tenants", get(list_tenants)),
         ("POST", "/api/v1/admin/tenants/{id}", post(create_tenant)),
         ("DELETE", "/api/v1/admin/tenants/{id}", delete(delete_tenant)),
@@ -253,6 +256,23 @@ async fn list_blocks(
 ) -> Result<Response, ApiError> {
     let blocks = inventory::blocks(&doors.catalogue, &filter).await?;
     Ok(success(json!(blocks)).into_response())
+}
+
+async fn list_logs(State(doors): State<Doors>) -> Result<Response, ApiError> {
+    Ok(success(json!(inventory::logs(&doors.catalogue).await?)).into_response())
+}
+
+/// Gives up what a log holds that is in no block.
+async fn forget_log(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let log: LogId =
+        id.parse().map_err(|()| ApiError::new(Kind::Invalid, format!("{id:?} is not the name of a log")))?;
+    let open = doors.catalogue.open_logs().await?;
+    if !open.iter().any(|open| open.log == log) {
+        return Err(ApiError::new(Kind::NotFound, format!("there is no log {log} that is not sealed")));
+    }
+    doors.catalogue.forget_log(log).await?;
+    tracing::warn!(%log, "the log is given up");
+    Ok(success(json!({ "log": id })).into_response())
 }
 
 async fn list_tenants(State(doors): State<Doors>) -> Result<Response, ApiError> {

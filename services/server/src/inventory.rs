@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cambium_metastore::catalogue::OpenLog;
 use cambium_metastore::{Catalogue, Tenants};
 use cambium_model::block::BlockMeta;
 use cambium_model::tenant::TenantNumber;
@@ -108,6 +109,27 @@ pub async fn tenants(
     }));
     rows.sort_by_key(|row| row.number);
     Ok(rows)
+}
+
+/// A log of which records may be in no block.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogRow {
+    /// The log.
+    pub log: String,
+    /// The node that holds it; empty where nobody is known to.
+    pub holder: String,
+    /// The first record that is in no block.
+    pub from_offset: u64,
+}
+
+/// The logs that are not sealed.
+///
+/// # Errors
+/// The metadata store's.
+pub async fn logs(catalogue: &Catalogue) -> Result<Vec<LogRow>, cambium_metastore::catalogue::Error> {
+    let row =
+        |open: OpenLog| LogRow { log: open.log.to_string(), holder: open.holder, from_offset: open.next.0 };
+    Ok(catalogue.open_logs().await?.into_iter().map(row).collect())
 }
 
 async fn all(catalogue: &Catalogue) -> Result<Vec<Arc<BlockMeta>>, cambium_metastore::catalogue::Error> {

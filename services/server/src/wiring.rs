@@ -319,7 +319,7 @@ async fn ingester(shared: &Shared) -> anyhow::Result<cambium_ingester::Service> 
         }),
     };
     let deps = cambium_ingester::Deps {
-        logs: shared.logs.clone(),
+        logs: Arc::clone(&shared.logs),
         tenures,
         node: shared.node.clone(),
         catalogue: Arc::clone(&shared.catalogue),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cambium_peers::{Tikv, free_address};
+use cambium_peers::{Kafka, Minio, Tikv, free_address};
 use cambium_runtime::clock::{Clock, SystemClock};
 
 use crate::{Client, Sandbox};
@@ -14,13 +14,63 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Partitions of the log.
 pub const PARTITIONS: u32 = 6;
 
+/// Where acknowledged records and blocks are.
+#[derive(Debug)]
+pub enum Durability {
+    /// Records on the disks of ingesters, blocks in a folder.
+    Local(tempfile::TempDir),
+    /// Records in Kafka, blocks in S3.
+    Remote(Box<Kafka>, Box<Minio>),
+}
+
+impl Durability {
+    /// Of a cluster on one machine's disk.
+    ///
+    /// # Panics
+    /// When there is no folder.
+    pub fn local() -> Self {
+        Self::Local(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// Of a cluster that survives machines; none where peers are skipped.
+    ///
+    /// # Panics
+    /// When the peers do not start.
+    pub fn remote() -> Option<Self> {
+        Some(Self::Remote(Box::new(Kafka::start()?), Box::new(Minio::start()?)))
+    }
+
+    /// What processes are told of it.
+    fn arguments(&self) -> Vec<String> {
+        let setting = |name: &str, value: &str| [format!("--{name}"), value.to_owned()];
+        match self {
+            Self::Local(folder) => setting("blocks.store", &folder.path().to_string_lossy()).to_vec(),
+            Self::Remote(kafka, minio) => [
+                setting("ingest-log.kind", "kafka"),
+                setting("ingest-log.kafka.brokers", kafka.address()),
+                setting("ingest-log.kafka.replication-factor", "1"),
+                setting("ingest-log.kafka.min-insync-replicas", "1"),
+                setting("blocks.store", &format!("s3://{}/blocks", Minio::BUCKET)),
+                setting("blocks.remote.endpoint", minio.endpoint()),
+                setting("blocks.remote.s3.access-key-id", Minio::ACCESS_KEY_ID),
+                setting("blocks.remote.s3.secret-access-key", Minio::SECRET_ACCESS_KEY),
+            ]
+            .concat()
+            .into_iter()
+            .chain(["--blocks.remote.allow-http=true".to_owned()])
+            .collect(),
+        }
+    }
+}
+
 /// The processes and what they share.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: BTreeMap<String, Sandbox>,
     /// The metadata store.
     pub tikv: Tikv,
-    blocks: tempfile::TempDir,
+    /// The log and the blocks.
+    pub durability: Durability,
     binary: String,
     join: String,
 }
@@ -30,11 +80,11 @@ impl Cluster {
     ///
     /// # Panics
     /// When the peers do not start.
-    pub fn new(binary: &str) -> Option<Self> {
+    pub fn new(binary: &str, durability: Durability) -> Option<Self> {
         Some(Self {
             nodes: BTreeMap::new(),
             tikv: Tikv::start()?,
-            blocks: tempfile::tempdir().expect("a temporary folder"),
+            durability,
             binary: binary.to_owned(),
             join: free_address(),
         })
@@ -46,7 +96,6 @@ impl Cluster {
     /// When it does not start.
     pub fn add(&mut self, name: &str, target: &str) {
         let gossip = if self.nodes.is_empty() { self.join.clone() } else { free_address() };
-        let blocks = self.blocks.path().to_string_lossy().into_owned();
         let partitions = PARTITIONS.to_string();
         let arguments = [
             "--cluster.enabled=true",
@@ -60,13 +109,14 @@ impl Cluster {
             "tikv",
             "--metastore.tikv.endpoints",
             self.tikv.address(),
-            "--blocks.store",
-            &blocks,
             "--partitions",
             &partitions,
             "--target",
             target,
         ];
+        let durability = self.durability.arguments();
+        let arguments: Vec<&str> =
+            arguments.into_iter().chain(durability.iter().map(String::as_str)).collect();
         self.nodes.insert(name.to_owned(), Sandbox::new(&self.binary, &arguments));
         self.start(name);
     }

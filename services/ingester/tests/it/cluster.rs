@@ -133,7 +133,7 @@ impl Cluster {
         life.frozen.send_replace(true);
         // Its tasks wait for ever.
         std::mem::forget(life);
-        self.nodes.get_mut(name).unwrap().stop.take().map(std::mem::forget);
+        std::mem::forget(self.nodes.get_mut(name).unwrap().stop.take());
     }
 
     /// The process stands still, or goes on.

@@ -75,7 +75,7 @@ async fn writes_are_applied_once() {
     assert_eq!((first.applied, first.duplicates, second.applied, second.duplicates), (1, 0, 0, 1));
     let refused = client.write(request(9)).await.err().unwrap();
     assert_eq!(refused.code(), Code::Unavailable);
-    assert_eq!(refused.message(), "partition 9 is owned by another, not by this process");
+    assert_eq!(refused.message(), "partition 9 is not owned by this process");
     assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"));
     let broken = wire::WriteRequest { partition: 0, record: Bytes::from_static(b"no record") };
     assert_eq!(client.write(broken).await.err().unwrap().code(), Code::Internal);

@@ -17,6 +17,7 @@ use crate::offline::Offline;
 mod backup;
 mod import;
 mod list;
+mod logs;
 mod rebuild;
 
 /// How a command says what it has to say.
@@ -45,6 +46,9 @@ pub(super) enum AdminCommand {
     /// List, create and delete tenants.
     #[command(subcommand)]
     Tenants(list::TenantsCommand),
+    /// List logs, or give one up.
+    #[command(subcommand)]
+    Logs(logs::LogsCommand),
     /// Check every byte, every reference and every sum of every block in the data folder.
     Verify,
 }
@@ -61,6 +65,7 @@ pub(super) fn run(config: &Config, command: &AdminCommand) -> anyhow::Result<()>
             AdminCommand::Import(args) => import::run(config, args).await,
             AdminCommand::Blocks(args) => list::blocks(config, args).await,
             AdminCommand::Tenants(command) => list::tenants(config, command).await,
+            AdminCommand::Logs(command) => logs::run(config, command),
         }
     });
     match result {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cambium_loadtest::synthetic::Synthetic;
-use cambium_simulation::cluster::{Cluster, until};
+use cambium_simulation::cluster::{Cluster, Durability, until};
 use serde_json::Value;
 
 use crate::BINARY;
@@ -13,8 +13,8 @@ const QUERY: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta";
 const INGESTERS: [&str; 3] = ["ingester-0", "ingester-1", "ingester-2"];
 
 /// One process for each role but three ingesters.
-fn cluster() -> Option<Cluster> {
-    let mut cluster = Cluster::new(BINARY)?;
+fn cluster(durability: Durability) -> Option<Cluster> {
+    let mut cluster = Cluster::new(BINARY, durability)?;
     cluster.add("distributor-0", "distributor");
     for name in INGESTERS {
         cluster.add(name, "ingester");
@@ -67,7 +67,7 @@ impl Pushed {
 
 #[test]
 fn what_is_acknowledged_is_answered_whoever_dies_or_leaves() {
-    let Some(mut cluster) = cluster() else { return };
+    let Some(mut cluster) = cluster(Durability::local()) else { return };
     let mut pushed = Pushed::default();
     pushed.push(&cluster, 60);
     pushed.assert_complete(&cluster);
@@ -98,8 +98,45 @@ fn what_is_acknowledged_is_answered_whoever_dies_or_leaves() {
 }
 
 #[test]
+fn what_kafka_has_acknowledged_is_answered_whoever_dies_or_leaves() {
+    let Some(durability) = Durability::remote() else { return };
+    let Some(mut cluster) = cluster(durability) else { return };
+    let mut pushed = Pushed::default();
+    let complete = |pushed: &Pushed, cluster: &Cluster| {
+        until("owners have read what Kafka has", || Pushed::asked(cluster) == (pushed.total, 0))
+    };
+    pushed.push(&cluster, 60);
+    complete(&pushed, &cluster);
+
+    // Whoever owns a partition, its log takes writes; the next owner reads on from where blocks end.
+    cluster.kill(INGESTERS[0]);
+    pushed.push(&cluster, 60);
+    complete(&pushed, &cluster);
+    cluster.start(INGESTERS[0]);
+    cluster.until_owned_by(&INGESTERS);
+    cluster.stop(INGESTERS[1]);
+    pushed.push(&cluster, 30);
+    complete(&pushed, &cluster);
+
+    cluster.freeze(INGESTERS[2], true);
+    pushed.push(&cluster, 30);
+    complete(&pushed, &cluster);
+    cluster.freeze(INGESTERS[2], false);
+    cluster.until_owned_by(&[INGESTERS[0], INGESTERS[2]]);
+    complete(&pushed, &cluster);
+
+    // A broker that dies takes nothing with it, and pushes wait for it.
+    if let Durability::Remote(kafka, _) = &mut cluster.durability {
+        kafka.broker.kill();
+        kafka.broker.start();
+    }
+    pushed.push(&cluster, 20);
+    complete(&pushed, &cluster);
+}
+
+#[test]
 fn members_and_ring_are_shown() {
-    let Some(cluster) = cluster() else { return };
+    let Some(cluster) = cluster(Durability::local()) else { return };
     let operator = cluster.node("querier-0").operator();
     let members = operator.json("/memberlist", &[])["data"]["nodes"].as_array().unwrap().clone();
     assert_eq!(members.len(), 6, "{members:?}");

@@ -138,12 +138,12 @@ pub(super) fn running(config: &Config) -> Client {
     Client::new(&ServerArgs { server: format!("http://{}", config.internal.listen), tenant: None })
 }
 
-fn read<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
+pub(super) fn read<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
     let mut answer: serde_json::Value = serde_json::from_slice(answer)?;
     Ok(serde_json::from_value(answer["data"].take())?)
 }
 
-fn show<T: Serialize>(
+pub(super) fn show<T: Serialize>(
     rows: &[T],
     output: Output,
     header: &[&str],
