@@ -1,8 +1,8 @@
 //! The ingester as a role: holds logs, takes writes, flushes until told to stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: IngesterMetrics,
     pub(crate) tasks: Tasks,
     held: RwLock<BTreeMap<LogId, Arc<Owned>>>,
+    /// New logs on their way to be held: nothing can be in them yet.
+    beginning: Mutex<BTreeSet<LogId>>,
     stopping: AtomicBool,
     active_series: watch::Sender<Arc<HashMap<TenantNumber, u64>>>,
 }
@@ -102,6 +104,7 @@ impl Service {
             deps,
             tasks: Tasks::new(),
             held: RwLock::default(),
+            beginning: Mutex::default(),
             stopping: AtomicBool::new(false),
             active_series: watch::Sender::default(),
         });
@@ -179,11 +182,14 @@ impl Handle {
     pub fn heads(&self, tenant: TenantNumber, logs: &[(LogId, Offset)]) -> Result<Heads, Error> {
         let mut heads = Heads::default();
         for (log, from) in logs {
+            // Asked before the log is looked for: it may be held in between.
+            let is_beginning = self.shared.beginning().contains(log);
             match self.shared.find(*log) {
                 Some(owned) => {
                     let of_log = owned.partition.heads(tenant, *from)?;
                     heads.found.extend(of_log.into_iter().map(|head| (*log, head)));
                 }
+                None if is_beginning => {}
                 None => heads.missing.push(*log),
             }
         }
@@ -265,6 +271,7 @@ impl Shared {
     pub(crate) fn hold(self: &Arc<Self>, owned: Owned) -> Arc<Owned> {
         let owned = Arc::new(owned);
         self.held.write().unwrap_or_else(PoisonError::into_inner).insert(owned.log_id(), Arc::clone(&owned));
+        self.beginning().remove(&owned.log_id());
         owned.tasks().spawn("flusher", flush_when_due(Arc::clone(self), Arc::clone(&owned)));
         owned
     }
@@ -289,11 +296,16 @@ impl Shared {
 
     /// Stops whatever is done with a log, and closes it.
     pub(crate) async fn put_down(&self, id: LogId) {
+        self.beginning().remove(&id);
         let held = self.held.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
         if let Some(owned) = held {
             owned.stop().await;
             owned.partition.log().close().await;
         }
+    }
+
+    pub(crate) fn beginning(&self) -> MutexGuard<'_, BTreeSet<LogId>> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, log: LogId) -> Option<Arc<Owned>> {

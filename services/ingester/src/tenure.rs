@@ -75,8 +75,8 @@ pub(crate) async fn hold(shared: Arc<Shared>, partition: PartitionId) {
     let stop = shared.tasks.shutdown_signal();
     let mut failures = 0;
     loop {
-        let Some(lease) = acquire(&shared, leased, partition, &stop).await else { return };
-        let tenure = Tenure { shared: &shared, leased, partition, lease, log: OnceLock::new() };
+        let Some((lease, asked)) = acquire(&shared, leased, partition, &stop).await else { return };
+        let tenure = Tenure { shared: &shared, leased, partition, lease, asked, log: OnceLock::new() };
         match tenure.run(&stop).await {
             Ok(()) => failures = 0,
             Err(error) => {
@@ -92,21 +92,22 @@ pub(crate) async fn hold(shared: Arc<Shared>, partition: PartitionId) {
     }
 }
 
-/// The lease, as soon as it is wanted and free; none when the process stops.
+/// The lease, as soon as it is wanted and free, and when it was asked for; none when the process stops.
 async fn acquire(
     shared: &Shared,
     leased: &Leased,
     partition: PartitionId,
     stop: &CancellationToken,
-) -> Option<Lease> {
+) -> Option<(Lease, Duration)> {
     let mut wanted = leased.wanted.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return None,
             found = wanted.wait_for(|wanted| wanted.contains(&partition)) => found.map(drop).ok()?,
         }
+        let asked = shared.deps.clock.monotonic();
         match leased.owners.acquire(partition).await {
-            Ok(Some(lease)) => return Some(lease),
+            Ok(Some(lease)) => return Some((lease, asked)),
             Ok(None) => {}
             Err(error) => tracing::warn!(partition = partition.0, %error, "lease not acquired"),
         }
@@ -123,6 +124,8 @@ struct Tenure<'a> {
     leased: &'a Leased,
     partition: PartitionId,
     lease: Lease,
+    /// When it was asked for, on the monotonic clock: others count from later.
+    asked: Duration,
     /// Its log, as soon as it has one.
     log: OnceLock<LogId>,
 }
@@ -130,7 +133,7 @@ struct Tenure<'a> {
 impl Tenure<'_> {
     /// Serves until the partition is handed over or the lease is lost.
     async fn run(&self, stop: &CancellationToken) -> Result<(), Error> {
-        let (valid, _) = watch::channel(self.valid_until(self.shared.deps.clock.monotonic()));
+        let (valid, _) = watch::channel(self.valid_until(self.asked));
         let served = tokio::select! {
             () = self.renew(&valid) => {
                 tracing::error!(partition = self.partition.0, fence = self.lease.fence, "the lease is lost");
@@ -201,9 +204,13 @@ impl Tenure<'_> {
         let Self { shared, partition, lease, .. } = self;
         let id = match shared.deps.logs.are_shared() {
             true => LogId { partition: *partition, log: 0 },
-            false => shared.deps.catalogue.begin_log(*partition, &shared.deps.node).await?,
+            // Held by nobody, so asked of nobody, until this process knows of it.
+            false => shared.deps.catalogue.begin_log(*partition, "").await?,
         };
         let _ = self.log.set(id);
+        if !shared.deps.logs.are_shared() {
+            shared.beginning().insert(id);
+        }
         let opened = Opened::open(shared, id).await?;
         opened.replay(shared, Some(lease.clone()), open::retried_since(shared), HashSet::new()).await
     }

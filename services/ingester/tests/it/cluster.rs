@@ -223,7 +223,7 @@ impl Cluster {
             )));
         }
         let mut missing = Vec::new();
-        for open in &view.logs {
+        for open in view.logs.iter().filter(|open| !open.holder.is_empty()) {
             let Some(holder) = self.life(&open.holder).filter(|life| !*life.frozen.borrow()) else {
                 missing.push(open.log);
                 continue;

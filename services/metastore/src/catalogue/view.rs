@@ -174,7 +174,9 @@ impl Everything {
     /// Whether a log of an earlier tenure is open: its pushes may be those that later blocks hold.
     pub fn has_leftovers(&self) -> bool {
         let logs = self.logs.iter();
-        let open: Vec<LogId> = logs.filter_map(|log| log.open.as_ref().map(|open| open.log)).collect();
+        // One that nobody ever held has nothing in it.
+        let held = logs.filter_map(|log| log.open.as_ref().filter(|open| !open.holder.is_empty()));
+        let open: Vec<LogId> = held.map(|open| open.log).collect();
         let later = |of: &LogId| {
             self.logs.iter().any(|log| log.log.partition == of.partition && log.log.log > of.log)
         };
