@@ -45,7 +45,13 @@ impl View {
 
     /// A living node.
     pub fn get(&self, name: &NodeName) -> Option<&Arc<Node>> {
-        self.nodes.binary_search_by(|node| node.name.cmp(name)).ok().map(|index| &self.nodes[index])
+        self.named(name.as_str())
+    }
+
+    /// A living node, by a name that may be none.
+    pub fn named(&self, name: &str) -> Option<&Arc<Node>> {
+        let found = self.nodes.binary_search_by(|node| node.name.as_str().cmp(name));
+        found.ok().map(|index| &self.nodes[index])
     }
 
     /// The living nodes of a role that can be talked to, whatever their state.

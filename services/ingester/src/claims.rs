@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cambium_blocks::remote::open::{decode_log, encode_log};
-use cambium_cluster::node::NodeName;
 use cambium_cluster::peers::{Peers, Sender};
 use cambium_cluster::view::View;
 use cambium_metastore::leases::Lease;
@@ -43,8 +42,8 @@ pub struct PeerClaims {
 impl Claims for PeerClaims {
     async fn claim(&self, owner: &Owner, log: LogId, pushes: &[Pushed]) -> Result<Claimed, Error> {
         let view = Arc::clone(&self.view.borrow());
-        let node = NodeName::new(&owner.holder).ok().and_then(|name| view.get(&name).cloned());
-        let channel = node.and_then(|node| self.peers.channel(&node).ok());
+        let node = view.named(&owner.holder);
+        let channel = node.and_then(|node| self.peers.channel(node).ok());
         let channel = channel.ok_or(Error::NoOwner(log.partition))?;
         let mut client = IngesterServiceClient::with_interceptor(channel, self.sender.clone());
         let answer = tokio::select! {

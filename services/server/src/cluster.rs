@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use cambium_cluster::key::ClusterKey;
-use cambium_cluster::node::{NodeName, NodeState, Role, WIRE_VERSION_MAX};
+use cambium_cluster::node::{NodeName, NodeState, WIRE_VERSION_MAX};
 use cambium_cluster::peers::{Credentials, Peers, Sender};
 use cambium_cluster::swim::{self, Swim};
 use cambium_cluster::{Membership, Node, Ring, View};
@@ -118,11 +118,6 @@ impl Place {
             }
         });
         receiver
-    }
-
-    /// How many distributors share a tenant's rate; at least this one.
-    pub fn distributors(&self) -> usize {
-        self.membership.view().borrow().usable(Role::Distributor).count().max(1)
     }
 }
 

@@ -103,7 +103,8 @@ pub async fn bind_all(config: &Config) -> anyhow::Result<Sockets> {
 /// Opens both doors.
 pub fn listen(doors: &Doors, sockets: Sockets, tasks: &Tasks) {
     let Sockets { public, internal, .. } = sockets;
-    let operators = admin::router(doors).merge(admin::open_router(doors)).merge(grpc::of_nodes(doors));
+    let operate = admin::router(doors).layer(middleware::from_fn_with_state(doors.clone(), require_node));
+    let operators = operate.merge(admin::open_router(doors)).merge(grpc::of_nodes(doors));
     let deadline = BodyDeadline { silence_max: BODY_SILENCE_MAX, clock: Arc::clone(&doors.clock) };
     for (name, socket, router) in
         [("public", public, public_router(doors)), ("internal", internal, operators)]
@@ -155,6 +156,21 @@ async fn require_operator(State(config): State<Config>, request: Request, next: 
         return refuse("a tenant's credential does not allow Admin access");
     }
     next.run(request).await
+}
+
+/// On an internal port that other machines reach, operate endpoints are for who has the cluster's key.
+async fn require_node(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+    if doors.config.internal.listen.ip().is_loopback() {
+        return next.run(request).await;
+    }
+    let refused = match &doors.place {
+        Some(place) => place.credentials.check(request.headers()).err().map(ApiError::from),
+        None => Some(ApiError::new(Kind::Forbidden, "operate endpoints are served on loopback only")),
+    };
+    match refused {
+        Some(error) => tenancy::respond(request.headers(), error),
+        None => next.run(request).await,
+    }
 }
 
 async fn not_found(request: Request) -> Response {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cambium_cluster::node::NodeName;
 use cambium_cluster::peers::{Peers, Sender};
 use cambium_cluster::view::View;
 use cambium_metastore::owners::Owner;
@@ -133,9 +132,9 @@ impl RingSink {
         {
             return local.write(owner.partition, record).await.map_err(Error::Local);
         }
-        let node = NodeName::new(&owner.holder).ok().and_then(|name| view.get(&name).cloned());
+        let node = view.named(&owner.holder);
         let node = node.ok_or_else(|| Error::Unknown(name()))?;
-        let channel = self.deps.peers.channel(&node);
+        let channel = self.deps.peers.channel(node);
         let channel = channel.map_err(|source| Error::Unreachable { owner: name(), source })?;
         let _permit =
             self.in_flight(&owner.holder).try_acquire_owned().map_err(|_| Error::Busy { owner: name() })?;

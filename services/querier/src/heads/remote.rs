@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cambium_blocks::Source;
 use cambium_blocks::remote::{Asker, OpenError};
-use cambium_cluster::node::NodeName;
 use cambium_cluster::peers::{Peers, Sender};
 use cambium_cluster::view::View;
 use cambium_metastore::catalogue::OpenLog;
@@ -62,8 +61,8 @@ impl RemoteHeads {
         {
             return local.heads(tenant, &logs).await;
         }
-        let node = NodeName::new(holder).ok().and_then(|name| view.get(&name).cloned());
-        let Some(channel) = node.and_then(|node| self.deps.peers.channel(&node).ok()) else {
+        let node = view.named(holder);
+        let Some(channel) = node.and_then(|node| self.deps.peers.channel(node).ok()) else {
             return Ok(Found { heads: Vec::new(), missing: logs });
         };
         let asker = Asker {

@@ -61,16 +61,17 @@ pub(super) async fn open_logs(
 ) -> anyhow::Result<(Arc<dyn Logs>, Option<Arc<dyn Sink>>)> {
     match config.ingest_log.kind {
         IngestLogKind::Local => {
-            let _ = metrics;
             let folder = config.data_dir.join("log");
-            create_folder(&folder)?;
             let deps = local::Deps { clock: Arc::clone(clock), disk: Arc::new(SystemDisk) };
             Ok((Arc::new(LocalLogs::new(local::Config::new(&folder), deps)), None))
         }
         #[cfg(feature = "cluster")]
         IngestLogKind::Kafka => open_kafka(config, clock, metrics).await,
         #[cfg(not(feature = "cluster"))]
-        IngestLogKind::Kafka => anyhow::bail!("ingest_log.kind: this build has no client of Kafka"),
+        IngestLogKind::Kafka => {
+            let _ = metrics;
+            anyhow::bail!("ingest_log.kind: this build has no client of Kafka")
+        }
     }
 }
 
